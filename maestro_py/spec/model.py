@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user declares, and what it resolves to, as frozen values.
+
+`JobSpec`, `TemplateSpec`, `ImageSpec` and `ConfigSpec` mirror a document: a setting that was not
+written is None, so that a template and a job can be merged with the job winning. `ResolvedProcess`
+is the outcome for one Linux process with every default filled in; two of them are equal exactly
+when nothing has to change. Times are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+OK_STRING = "!!OK!!"
+"""What a job prints once it is ready (upstream's JOB_OK_STRING)."""
+
+DEFAULT_CONFIG_NAME = "default"
+"""The config a job asks for when it names none."""
+
+
+class State(str, Enum):
+    """States of a process and of its jobs; upstream's names. RUNNING means ready."""
+
+    NEVER_RAN = "NEVER_RAN"
+    WAITING_FOR_DEPS = "WAITING_FOR_DEPS"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    STOPPED = "STOPPED"
+    RESTARTING = "RESTARTING"
+    FAILED = "FAILED"
+
+
+class RestartPolicy(str, Enum):
+    """When a death is followed by a restart. `unless-stopped` also stays stopped over a daemon restart."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+    UNLESS_STOPPED = "unless-stopped"
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Growing delay between restarts: initial x factor^n, at most max, each +/- jitter (a fraction).
+
+    After `reset_after` seconds of running the next death counts as the first again.
+    """
+
+    initial: float = 0.1
+    factor: float = 2.0
+    max: float = 60.0
+    jitter: float = 0.1
+    reset_after: float = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Control group limits; None means not said. Names follow the fields of a document's `cgroup`."""
+
+    mem_limit: int | None = None
+    mem_high: int | None = None
+    swap_limit: int | None = None
+    pids_max: int | None = None
+    cpu_weight: int | None = None
+    cpu_max: float | None = None  # CPUs: 0.5 is half of one
+    io_weight: int | None = None
+
+    def __bool__(self) -> bool:
+        return self != Limits()
+
+
+Id = str | int
+"""A user or group, by name or by number."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both templates and jobs may set; None means not said."""
+
+    restart: bool | None = None
+    restart_limit: int | None = None
+    restart_pause: float | None = None
+    restart_on_dependency_fail: bool | None = None
+    restart_policy: RestartPolicy | None = None
+    restart_backoff: Backoff | None = None
+    die_on_parent_death: bool | None = None
+    inherit_env: bool | None = None
+    defer_running_status: float | None = None
+    wait_for_ok: bool | None = None  # spelled uses_ok_string on a template
+    ok_string: str | None = None
+    timeout_for_ok: float | None = None
+    user: Id | None = None
+    group: Id | None = None
+    supplementary_groups: tuple[Id, ...] | None = None
+    umask: int | None = None
+    working_dir: str | None = None
+    rlimits: tuple[tuple[str, int, int], ...] | None = None  # (name as "nofile", soft, hard); -1 = unlimited
+    nice: int | None = None
+    oom_score_adj: int | None = None
+    no_new_privs: bool | None = None
+    chroot_path: str | None = None
+    chroot_image: bool | None = None  # spelled ChrootImage in documents
+    cgroup: Limits | None = None
+    stop_signal: int | None = None
+    stop_timeout: float | None = None
+    reload_signal: int | None = None
+
+
+@dataclass(frozen=True)
+class TemplateSpec:
+    """How jobs of one kind are started (upstream's container template)."""
+
+    name: str
+    exec_cmd: str = ""
+    exec_pre_args: tuple[str, ...] = ()
+    exec_post_args: tuple[str, ...] = ()
+    add_env: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    send_composite_jobs_to_stdin: bool = False
+    composite_config: str = ""
+    send_grease_origin_id: bool = False
+    immutable: bool = False
+    settings: Settings = Settings()
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One piece of software to keep running.
+
+    `config` holds inline data (a daemon config file's spelling), `config_name` the name of a config
+    (a running config's `config`, or `config_name`); empty means DEFAULT_CONFIG_NAME.
+    """
+
+    job: str
+    composite_id: str = ""
+    container_template: str = ""
+    config: str = ""
+    config_name: str = ""
+    message: str = ""
+    depends_on: tuple[str, ...] = ()
+    exec_cmd: str = ""
+    exec_args: tuple[str, ...] = ()
+    pgid: int = 0
+    env: tuple[str, ...] = ()
+    daemonize: bool = False
+    immutable: bool = False
+    no_autostart: bool = False
+    disabled: bool = False
+    settings: Settings = Settings()
+
+    @property
+    def process(self) -> str:
+        """Name of the process this job runs in: its composite's, or its own."""
+        return self.composite_id or self.job
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """type is `sha256sum`, `sha512sum` or `md5sum`; value is lower-case hex."""
+
+    type: str
+    value: str
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """A versioned archive a job needs. size 0 means not said."""
+
+    job: str
+    version: str
+    url: str
+    size: int = 0
+    checksum: Checksum | None = None
+    image_type: str = "tarball"
+
+    @property
+    def dirname(self) -> str:
+        """Directory name of this version in the store: version and the first digits of the checksum."""
+        tag = self.checksum.value[:12] if self.checksum else "unchecked"
+        return safe_name(f"{self.version or '0'}-{tag}")
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A file of a config, fetched and placed below the job's config directory."""
+
+    url: str
+    dest_relative_path: str  # already normalised: no leading slash, no `..`
+    size: int = 0
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True)
+class ConfigSpec:
+    """Named data and files for one job. `data` is as written; `encoding` is `utf8` or `base64`."""
+
+    name: str
+    job: str
+    data: str = ""
+    encoding: str = "utf8"
+    files: tuple[ConfigFile, ...] = ()
+    mod_time: str = ""
+
+
+@dataclass(frozen=True)
+class RunningConfig:
+    """A whole document. `date` is 0 when the document has none."""
+
+    jobs: tuple[JobSpec, ...] = ()
+    templates: tuple[TemplateSpec, ...] = ()
+    images: tuple[ImageSpec, ...] = ()
+    configs: tuple[ConfigSpec, ...] = ()
+    date: int = 0
+    remove_old_images: bool = False
+    fail_fast: bool = False
+
+
+@dataclass(frozen=True)
+class FileGenerator:
+    """A static_file_generators entry, its text already substituted except for template_file's content."""
+
+    name: str
+    output_file: str
+    template: str = ""
+    template_file: str = ""
+
+
+@dataclass(frozen=True)
+class DaemonConfig:
+    """The daemon's own configuration file. Empty strings mean: use the built-in place."""
+
+    jobs: tuple[JobSpec, ...] = ()
+    templates: tuple[TemplateSpec, ...] = ()
+    generators: tuple[FileGenerator, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    socket: str = ""  # httpUnixSocket
+    image_path: str = ""  # imagePath
+    scratch_path: str = ""  # scratchPath
+    state_db: str = ""  # configDBPath
+    pid_file: str = ""  # debug_opts.pid_file
+    on_daemon_stop: str = "stop"  # or "keep"
+    log_max_size: int = 10 << 20  # per log file; `log_max_size`
+    log_max_files: int = 4  # the current one included
+    operate_group: str = "maestro"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """How a process says it is ready. ok_string "" means: not by output. timeout 0 means: for ever."""
+
+    ok_string: str = ""
+    timeout: float = 0.0
+    defer: float = 0.0
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What follows a death. limit 0 means unlimited; pause is a fixed delay that replaces the back-off."""
+
+    policy: RestartPolicy = RestartPolicy.NEVER
+    limit: int = 0
+    pause: float | None = None
+    backoff: Backoff = Backoff()
+    on_dependency_fail: bool = False
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One installed version as a process uses it. `path` is its directory on the device."""
+
+    job: str
+    version: str
+    checksum: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ResolvedProcess:
+    """Everything needed to launch, watch and stop one Linux process. Frozen and comparable."""
+
+    name: str
+    members: tuple[str, ...]  # enabled jobs in it; the job itself for a single one
+    composite_id: str = ""
+    template: str = ""
+    enabled: bool = True
+    autostart: bool = True
+    argv: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    inherit_env: bool = False  # the daemon's environment comes last, at launch
+    stdin: str = ""
+    root: str = ""  # directory that becomes `/`; empty: the device's own root
+    images: tuple[ImageRef, ...] = ()
+    configs: tuple[ConfigSpec, ...] = ()
+    config_dir: str = ""  # on the device; the process may see it elsewhere
+    config_dir_inside: str = ""  # as the process sees it
+    depends_on: tuple[str, ...] = ()  # names of processes
+    user: Id | None = None
+    group: Id | None = None
+    supplementary_groups: tuple[Id, ...] | None = None
+    umask: int = 0o022
+    working_dir: str = ""  # empty: `/`
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    nice: int | None = None
+    oom_score_adj: int | None = None
+    no_new_privs: bool | None = None  # None: on once the uid is not 0
+    new_session: bool = False
+    pgid: int = 0  # >0: join that process group; else a new one
+    die_on_parent_death: bool = False
+    limits: Limits = Limits()
+    ready: Ready = Ready()
+    restart: Restart = Restart()
+    stop_signal: int = 15
+    stop_timeout: float = 10.0
+    reload_signal: int | None = None
+
+
+_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def safe_name(name: str) -> str:
+    """Return a name that can be one path component on any file system and in a cgroup tree.
+
+    Letters, digits, `.`, `_` and `-` stay; everything else becomes `%XX` per UTF-8 byte, a
+    leading dot too.
+    Different names stay different.
+    """
+    text = "".join(c if c in _SAFE else "".join(f"%{b:02X}" for b in c.encode()) for c in name)
+    return "%2E" + text[1:] if text.startswith(".") else text or "%"
+
+
+def job_payload(job: JobSpec) -> dict[str, Any]:
+    """Return the upstream JobDefinitionPayload of a job: all 22 keys, in upstream's encode order.
+
+    Source: maestroSpecs `JobDefinitionPayload`; empty lists encode as null there.
+    """
+    s = job.settings
+    return {
+        "job": job.job,
+        "composite_id": job.composite_id,
+        "container_template": job.container_template,
+        "config": job.config,
+        "config_name": job.config_name or DEFAULT_CONFIG_NAME,
+        "message": job.message,
+        "wait_for_ok": bool(s.wait_for_ok),
+        "defer_running_status": round((s.defer_running_status or 0) * 1000),
+        "no_autostart": job.no_autostart,
+        "restart": bool(s.restart),
+        "restart_on_dependency_fail": bool(s.restart_on_dependency_fail),
+        "restart_limit": s.restart_limit or 0,
+        "restart_pause": round((s.restart_pause or 0) * 1000),
+        "depends_on": list(job.depends_on) or None,
+        "exec_cmd": job.exec_cmd,
+        "exec_args": list(job.exec_args) or None,
+        "pgid": job.pgid,
+        "env": list(job.env) or None,
+        "inherit_env": bool(s.inherit_env),
+        "die_on_parent_death": bool(s.die_on_parent_death),
+        "daemonize": job.daemonize,
+        "immutable": job.immutable,
+    }
