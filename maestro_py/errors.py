@@ -8,7 +8,6 @@ exit status; `hint` is one more sentence that says what to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 
 class MaestroError(Exception):
@@ -63,9 +62,10 @@ class TimedOut(MaestroError):
     code = "timeout"
 
 
-@dataclass(frozen=True)
 class Problem:
     """One mistake in a document.
+
+    Written out because `dataclasses` costs the command a third of its start.
 
     path: where, as `jobs[2].cgroup.mem_limit`; empty for the document itself.
     message: what is wrong, with the value seen and what was expected.
@@ -73,10 +73,22 @@ class Problem:
     line: 1-based line in the source where it is known, else 0.
     """
 
-    path: str
-    message: str
-    hint: str = ""
-    line: int = 0
+    __slots__ = ("hint", "line", "message", "path")
+
+    def __init__(self, path: str, message: str, hint: str = "", line: int = 0) -> None:
+        self.path = path
+        self.message = message
+        self.hint = hint
+        self.line = line
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Problem) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.message, self.hint, self.line))
+
+    def __repr__(self) -> str:
+        return f"Problem({self.path!r}, {self.message!r}, {self.hint!r}, {self.line!r})"
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""

@@ -6,9 +6,11 @@ from __future__ import annotations
 import re
 import signal
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,19})(\.[0-9]{1,18})?\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|us|s|min|m|h|d|w)", re.IGNORECASE)
+_MAX_SIZE = (1 << 63) - 1  # what the kernel's and SQLite's signed numbers hold
+_MAX_DURATION = 1e12
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|us|s|min|m|h|d|w)", re.IGNORECASE)
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -17,12 +19,11 @@ def parse_size(value: object) -> int:
 
     Raises ValueError that says what was expected.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        factor = _FACTOR[match[3].lower()]
+        value = int(match[1]) * factor + int(float(match[2] or 0) * factor)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SIZE:
         return value
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match:
-            return int(float(match[1]) * _FACTOR[match[2].lower()])
     raise ValueError("a size in bytes or with a unit, as 10485760 or 10M")
 
 
@@ -31,7 +32,7 @@ def parse_duration(value: object) -> float:
 
     Raises ValueError that says what was expected.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX_DURATION:
         return float(value)
     if isinstance(value, str):
         text = value.strip()
@@ -41,7 +42,9 @@ def parse_duration(value: object) -> float:
             pass
         parts = list(_DURATION.finditer(text))
         if parts and "".join(p[0] for p in parts).replace(" ", "") == text.replace(" ", ""):
-            return sum(float(p[1]) * _SECONDS[p[2].lower()] for p in parts)
+            total = sum(float(p[1]) * _SECONDS[p[2].lower()] for p in parts)
+            if total < _MAX_DURATION:
+                return total
     raise ValueError("a duration in seconds or with units, as 5, 500ms or 1m30s")
 
 
@@ -74,20 +77,21 @@ def format_size(size: float) -> str:
     """Return a size for people: `10.0M`, `512B`."""
     value = float(size)
     for unit in ("B", "K", "M", "G"):
-        if value < 1024:
-            return f"{value:.0f}{unit}" if unit == "B" else f"{value:.1f}{unit}"
+        digits = 0 if unit == "B" else 1
+        if round(value, digits) < 1024:
+            return f"{value:.{digits}f}{unit}"
         value /= 1024
     return f"{value:.1f}T"
 
 
 def format_duration(seconds: float) -> str:
     """Return a duration for people, two units at most: `5s`, `1m30s`, `2d4h`, `250ms`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms" if seconds > 0 else "0s"
-    rest = round(seconds) if seconds >= 10 else seconds
+    ms = round(seconds * 1000)
+    if ms < 1000:
+        return f"{ms}ms" if ms > 0 else "0s"
+    rest = round(seconds) if seconds >= 9.95 else round(seconds, 1)
     if rest < 60:
-        return f"{rest:g}s" if rest == int(rest) else f"{rest:.1f}s"
-    rest = round(rest)
+        return f"{rest:g}s"
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
     first = next(i for i, (_, size) in enumerate(units) if rest >= size)
     text = ""

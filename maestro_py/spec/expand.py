@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs, templates, images and configs to processes. Pure: the places are an argument.
+
+What a job says wins over its template. In a composite the process takes, for each setting, what its
+first enabled member by name says, then the template; restarts follow the member that asks for most.
+Rules of argv, environment and standard input: maestro's, with an absent program left out instead of
+cutting the line, and names in `{{...}}` filled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from maestro_py.errors import InvalidDocument, Problem
+from maestro_py.spec.model import (
+    DEFAULT_CONFIG_NAME,
+    OK_STRING,
+    Backoff,
+    ConfigSpec,
+    ImageRef,
+    ImageSpec,
+    JobSpec,
+    Limits,
+    Ready,
+    ResolvedProcess,
+    Restart,
+    RestartPolicy,
+    Settings,
+    TemplateSpec,
+    safe_name,
+)
+from maestro_py.spec.payload import composite_stdin
+from maestro_py.spec.substitute import TooLong, names, substitute
+
+CONFIGS_INSIDE = "/run/maestro/config"
+"""Where a process with a root of its own finds its configs; the launcher makes them visible there."""
+
+IMAGES_INSIDE = "/run/maestro/images"
+"""Where such a process finds an image that is not inside its root: in a directory per job."""
+
+_EAGERNESS = (
+    RestartPolicy.NEVER,
+    RestartPolicy.ON_FAILURE,
+    RestartPolicy.UNLESS_STOPPED,
+    RestartPolicy.ALWAYS,
+)
+_LIFTED_BY_ZERO = ("mem_limit", "mem_high", "pids_max")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are on the device, and the variables every text may use."""
+
+    images: str
+    configs: str
+    socket: str
+    thisdir: str
+    cwd: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def image_inside(root: str, image: ImageRef) -> str:
+    """Return the directory of an image as a process with this root sees it."""
+    if not root:
+        return image.path
+    top = root.rstrip("/") + "/"
+    path = image.path.rstrip("/") + "/"
+    if path.startswith(top):
+        return "/" + path[len(top) :].rstrip("/")
+    return f"{IMAGES_INSIDE}/{safe_name(image.job)}"
+
+
+def resolve(
+    jobs: Iterable[JobSpec],
+    templates: Iterable[TemplateSpec],
+    images: Iterable[ImageSpec],
+    configs: Iterable[ConfigSpec],
+    places: Places,
+) -> dict[str, ResolvedProcess]:
+    """Return every process by name, in the order of its first job.
+
+    A process without an enabled member is there too, not `enabled`, and shows what it would be.
+    An entry of `configs` goes before a job's inline config of the same name.
+    Raises InvalidDocument with everything that cannot be resolved.
+    """
+    parts = _Parts(
+        {template.name: template for template in templates},
+        {image.job: image for image in images},
+        _by_job(configs),
+        places,
+    )
+    groups: dict[str, list[JobSpec]] = {}
+    for job in jobs:
+        groups.setdefault(job.process, []).append(job)
+        parts.process_of[job.job] = job.process
+    found = {name: _Process(name, members, parts).resolve() for name, members in groups.items()}
+    if parts.problems:
+        raise InvalidDocument("running config", parts.problems)
+    return found
+
+
+def _by_job(configs: Iterable[ConfigSpec]) -> dict[str, dict[str, ConfigSpec]]:
+    found: dict[str, dict[str, ConfigSpec]] = {}
+    for config in configs:
+        found.setdefault(config.job, {})[config.name] = config
+    return found
+
+
+@dataclass
+class _Parts:
+    """What all processes are resolved from, and the problems met."""
+
+    templates: Mapping[str, TemplateSpec]
+    images: Mapping[str, ImageSpec]
+    configs: Mapping[str, Mapping[str, ConfigSpec]]
+    places: Places
+    process_of: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class _Process:
+    """The work on one process."""
+
+    def __init__(self, name: str, members: list[JobSpec], parts: _Parts) -> None:
+        self.name = name
+        self.parts = parts
+        self.places = parts.places
+        ordered = sorted(members, key=lambda job: job.job)
+        enabled = [job for job in ordered if not job.disabled]
+        self.enabled = bool(enabled)
+        self.jobs = enabled or ordered
+        self.first = self.jobs[0]
+        self.composite = bool(self.first.composite_id)
+        self.template = self._template()
+        self.levels = [_implied(job.settings) for job in self.jobs]
+        self.base = _implied(self.template.settings)
+        self.settings = _merge([*self.levels, self.base])
+        self.images = {job.job: self._image(job) for job in self.jobs if job.job in parts.images}
+        self.root = self._root()
+
+    def resolve(self) -> ResolvedProcess:
+        """Return the process."""
+        settings = self.settings
+        jobs = [self._filled_in(job) for job in self.jobs]
+        configs = [config for job in self.jobs for config in self._configs(job)]
+        config_dir = f"{self.places.configs}/{safe_name(self.name)}" if configs else ""
+        inside = CONFIGS_INSIDE if self.root and config_dir else config_dir
+        stdin = self.first.message
+        if self.composite:
+            send = self.template.send_composite_jobs_to_stdin
+            members = jobs if self.enabled else []
+            stdin = composite_stdin(members, self.template, self.places.socket) if send else ""
+        return ResolvedProcess(
+            name=self.name,
+            members=tuple(job.job for job in self.jobs) if self.enabled else (),
+            composite_id=self.first.composite_id,
+            template=self.first.container_template,
+            enabled=self.enabled,
+            autostart=any(not job.no_autostart for job in self.jobs),
+            argv=self._argv(jobs[0]),
+            env=self._env(jobs[0], configs, inside),
+            inherit_env=bool(settings.inherit_env),
+            stdin=stdin,
+            root=self.root,
+            images=tuple(self.images.values()),
+            configs=tuple(configs),
+            config_dir=config_dir,
+            config_dir_inside=inside,
+            depends_on=self._depends_on(),
+            user=settings.user,
+            group=settings.group,
+            supplementary_groups=settings.supplementary_groups,
+            umask=0o022 if settings.umask is None else settings.umask,
+            working_dir=self._text(settings.working_dir or "", "working_dir"),
+            rlimits=settings.rlimits or (),
+            nice=settings.nice,
+            oom_score_adj=settings.oom_score_adj,
+            no_new_privs=settings.no_new_privs,
+            new_session=any(job.daemonize for job in self.jobs),
+            pgid=next((job.pgid for job in self.jobs if job.pgid > 0), 0),
+            die_on_parent_death=bool(settings.die_on_parent_death),
+            limits=_limits([*self.levels, self.base]),
+            ready=_ready(settings),
+            restart=self._restart(),
+            stop_signal=ResolvedProcess.stop_signal if settings.stop_signal is None else settings.stop_signal,
+            stop_timeout=(
+                ResolvedProcess.stop_timeout if settings.stop_timeout is None else settings.stop_timeout
+            ),
+            reload_signal=settings.reload_signal,
+        )
+
+    def _problem(self, job: str, where: str, message: str) -> None:
+        self.parts.problems.append(Problem(f'jobs["{job}"]' + (f".{where}" if where else ""), message))
+
+    def _template(self) -> TemplateSpec:
+        name = self.first.container_template
+        template = self.parts.templates.get(name)
+        if name and template is None:
+            self._problem(self.first.job, "container_template", f'no template is called "{name}"')
+        return template or TemplateSpec(name)
+
+    def _image(self, job: JobSpec) -> ImageRef:
+        spec = self.parts.images[job.job]
+        path = f"{self.places.images}/{safe_name(job.job)}/{spec.dirname}"
+        return ImageRef(job.job, spec.version, spec.checksum.value if spec.checksum else "", path)
+
+    def _root(self) -> str:
+        """Return the directory that becomes `/`: the first image, else chroot_path, else none."""
+        image = next(iter(self.images.values()), None)
+        if self.settings.chroot_image and image:
+            return image.path
+        path = self.settings.chroot_path
+        if self.settings.chroot_image and not path:
+            self._problem(self.first.job, "chroot_image", "the root shall be its image, and it has no image")
+        if not path:
+            return ""
+        root = self._text(path, "chroot_path", on_device=True)
+        return "" if root == "/" else root.rstrip("/")
+
+    # Texts
+
+    def _text(
+        self, text: str, where: str, *, job: str = "", cmd: str | None = None, on_device: bool = False
+    ) -> str:
+        """Return the text with its names filled in; unknown ones stay."""
+        if "{{" not in text:
+            return text
+        image = self.images.get(job) if job else next(iter(self.images.values()), None)
+        owner = job or self.first.job
+
+        def lookup(name: str) -> str | None:
+            if name == "IMAGE":
+                if image is None:
+                    self._problem(owner, where, "uses {{IMAGE}}, and the job has no image")
+                    return ""
+                return image.path if on_device else image_inside(self.root, image)
+            if name == "CMD":
+                return cmd
+            if name in ("thisdir", "cwd"):
+                return self.places.thisdir if name == "thisdir" else self.places.cwd
+            return self.places.variables.get(name)
+
+        try:
+            return substitute(text, lookup)
+        except TooLong as error:
+            self._problem(owner, where, str(error))
+            return ""
+
+    def _filled_in(self, job: JobSpec) -> JobSpec:
+        """Return the job with its names filled in; a member without exec_cmd gets its image's directory."""
+
+        def fill(texts: Iterable[str], where: str) -> tuple[str, ...]:
+            return tuple(self._text(text, where, job=job.job) for text in texts)
+
+        command = self._text(job.exec_cmd, "exec_cmd", job=job.job)
+        if not command and self.composite and job.job in self.images:
+            command = image_inside(self.root, self.images[job.job])
+        return replace(
+            job,
+            exec_cmd=command,
+            exec_args=fill(job.exec_args, "exec_args"),
+            env=fill(job.env, "env"),
+        )
+
+    def _argv(self, job: JobSpec) -> tuple[str, ...]:
+        """Return the command line. Of a composite, the first enabled member by name is on it.
+
+        Upstream puts whichever member starts the process there; hosts that read members from standard
+        input ignore it. A template with `{{CMD}}` says itself where the program goes.
+        """
+        template = self.template
+        texts = (template.exec_cmd, *template.exec_pre_args, *template.exec_post_args)
+        placed = any("CMD" in names(text) for text in texts)
+        filled = [self._text(text, "container_template", cmd=job.exec_cmd) for text in texts]
+        split = 1 + len(template.exec_pre_args)
+        program, before, after = filled[:1] if filled[0] else [], filled[1:split], filled[split:]
+        own = [job.exec_cmd] if job.exec_cmd and not placed else []
+        argv = [*program, *before, *own, *job.exec_args, *after]
+        if not program:
+            argv = [*own, *before, *job.exec_args, *after]
+        if not program and not job.exec_cmd:
+            self._problem(job.job, "exec_cmd", "neither the job nor its template names a program")
+        return tuple(argv)
+
+    def _env(self, job: JobSpec, configs: list[ConfigSpec], inside: str) -> tuple[tuple[str, str], ...]:
+        """Return the environment in order, of a name given twice the first: job, template, ours.
+
+        The jobs of a composite do not set their process's environment, they carry it in their payload.
+        """
+        env: dict[str, str] = {}
+        entries = list(() if self.composite else job.env)
+        entries += [self._text(entry, "container_template") for entry in self.template.add_env]
+        for entry in entries:
+            key, _, value = entry.partition("=")
+            env.setdefault(key, value)
+        env.setdefault("MAESTRO_PROCESS", self.name)
+        if not self.root:
+            env.setdefault("MAESTRO_SOCKET", self.places.socket)
+        if configs:
+            env.setdefault("MAESTRO_CONFIG_DIR", inside)
+            wanted = job.config_name or DEFAULT_CONFIG_NAME
+            if not self.composite and any(c.name == wanted and c.data for c in configs):
+                env.setdefault("MAESTRO_CONFIG", f"{inside}/{safe_name(wanted)}")
+        return tuple(env.items())
+
+    def _configs(self, job: JobSpec) -> list[ConfigSpec]:
+        found = dict(self.parts.configs.get(job.job, {}))
+        if job.config:
+            name = job.config_name or DEFAULT_CONFIG_NAME
+            found.setdefault(name, ConfigSpec(name, job.job, data=job.config))
+        return [found[name] for name in sorted(found)]
+
+    def _depends_on(self) -> tuple[str, ...]:
+        wanted = {name for job in self.jobs for name in job.depends_on} | set(self.template.depends_on)
+        processes = {self.parts.process_of.get(name, name) for name in wanted}
+        return tuple(sorted(processes - {self.name}))
+
+    def _restart(self) -> Restart:
+        """Return what follows a death: of a composite, as the member says that asks for most."""
+        merged = [_merge([level, self.base]) for level in self.levels]
+        chosen = max(merged, key=lambda each: _EAGERNESS.index(each.restart_policy or RestartPolicy.NEVER))
+        return Restart(
+            policy=chosen.restart_policy or RestartPolicy.NEVER,
+            limit=chosen.restart_limit or 0,
+            pause=chosen.restart_pause,
+            backoff=chosen.restart_backoff or Backoff(),
+            on_dependency_fail=bool(self.settings.restart_on_dependency_fail),
+        )
+
+
+# Merging. A level is what one job or one template says; the first level that says something wins.
+
+
+def _implied(level: Settings) -> Settings:
+    """Return the level with what it says indirectly: an OK string means waiting, restart is a policy."""
+    changes: dict[str, object] = {}
+    if level.ok_string is not None and level.wait_for_ok is None:
+        changes["wait_for_ok"] = True
+    if level.restart is not None and level.restart_policy is None:
+        changes["restart_policy"] = RestartPolicy.ALWAYS if level.restart else RestartPolicy.NEVER
+    return replace(level, **changes) if changes else level  # type: ignore[arg-type]
+
+
+def _merge(levels: list[Settings]) -> Settings:
+    """Return each setting from the first level that says it."""
+    said: dict[str, object] = {}
+    for level in reversed(levels):
+        said.update((name, value) for name, value in vars(level).items() if value is not None)
+    return Settings(**said)  # type: ignore[arg-type]
+
+
+def _limits(levels: list[Settings]) -> Limits:
+    """Return each limit from the first level that says it; 0 lifts what a template has set."""
+    said: dict[str, object] = {}
+    for level in reversed(levels):
+        if level.cgroup is not None:
+            said.update((name, value) for name, value in vars(level.cgroup).items() if value is not None)
+    lifted = {name: None for name in _LIFTED_BY_ZERO if said.get(name) == 0}
+    return Limits(**{**said, **lifted})  # type: ignore[arg-type]
+
+
+def _ready(settings: Settings) -> Ready:
+    if settings.wait_for_ok:
+        return Ready(settings.ok_string or OK_STRING, settings.timeout_for_ok or 0.0)
+    return Ready(defer=settings.defer_running_status or 0.0)

@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kinds of values the field tables are made of: how each is read, checked and written back."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from maestro_py.spec.model import RestartPolicy, safe_name
+from maestro_py.spec.reader import BAD, Kind, Reading, Table, Wrong, read_object, read_value, suggest
+from maestro_py.units import parse_duration, parse_signal, parse_size, signal_name
+
+NAME_LIMIT = 128
+"""Characters a name may have."""
+
+FILE_NAME_LIMIT = 200
+"""Bytes a name may have once it is a file name; 255 is what Linux allows, the rest is for suffixes."""
+
+MAX_SECONDS = 1e9
+"""Longest duration accepted, about 31 years; upstream's 32-bit milliseconds end at 50 days."""
+
+RLIMITS = (
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+)
+"""Resources of setrlimit(2), without their RLIMIT_ prefix."""
+
+DIGITS = {"sha256sum": 64, "sha512sum": 128, "md5sum": 32}
+"""Hexadecimal digits of each checksum type."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_URL = re.compile(r"https?://[^\s/?#]+[^\s]*|file://(localhost)?/[^\s]*", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+
+
+def _text(raw: Any, path: str, reading: Reading) -> str:
+    if reading.lenient and isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        raw = str(raw)
+    if not isinstance(raw, str):
+        raise Wrong
+    if not raw.isascii() and any("\ud800" <= c <= "\udfff" for c in raw):
+        raise Wrong("not valid text: half of a surrogate pair")
+    return raw
+
+
+def _no_nul(raw: Any, path: str, reading: Reading) -> str:
+    text = _text(raw, path, reading)
+    if "\0" in text:
+        raise Wrong("a NUL character cannot be passed to a program")
+    return text
+
+
+def _name(raw: Any, path: str, reading: Reading) -> str:
+    text = _text(raw, path, reading)
+    if not text:
+        raise Wrong("a name cannot be empty")
+    if _CONTROL.search(text):
+        raise Wrong("a name cannot have control characters")
+    if len(text) > NAME_LIMIT:
+        raise Wrong(f"a name of {len(text)} characters; {NAME_LIMIT} are the most")
+    if len(safe_name(text)) > FILE_NAME_LIMIT:
+        raise Wrong(f"as a file name it needs {len(safe_name(text))} bytes; {FILE_NAME_LIMIT} are the most")
+    return text
+
+
+def _optional_name(raw: Any, path: str, reading: Reading) -> str:
+    return "" if raw == "" else _name(raw, path, reading)
+
+
+def _version(raw: Any, path: str, reading: Reading) -> str:
+    try:
+        return _optional_name(raw, path, reading)
+    except Wrong as error:
+        raise Wrong(str(error).replace("a name", "a version", 1)) from None
+
+
+def _boolean(raw: Any, path: str, reading: Reading) -> bool:
+    if not isinstance(raw, bool):
+        raise Wrong
+    return raw
+
+
+def _env_entry(raw: Any, path: str, reading: Reading) -> str:
+    text = _no_nul(raw, path, reading)
+    if text.find("=") < 1:
+        raise Wrong
+    return text
+
+
+def _path_or_variable(raw: Any, path: str, reading: Reading) -> str | None:
+    text = _no_nul(raw, path, reading)
+    if not text:  # an upstream payload carries every key
+        return None
+    if not text.startswith(("/", "{{")):
+        raise Wrong
+    return text
+
+
+def _ok_string(raw: Any, path: str, reading: Reading) -> str:
+    text = _no_nul(raw, path, reading)
+    if not text or len(text) > 1024:
+        raise Wrong
+    return text
+
+
+def _url(raw: Any, path: str, reading: Reading) -> str:
+    text = _no_nul(raw, path, reading)
+    if not _URL.fullmatch(text) or _CONTROL.search(text):
+        raise Wrong
+    return text
+
+
+def _relative_path(raw: Any, path: str, reading: Reading) -> str:
+    text = _no_nul(raw, path, reading)
+    if _CONTROL.search(text):
+        raise Wrong("a path cannot have control characters")
+    parts: list[str] = []
+    for part in text.split("/"):
+        if part == "..":
+            if not parts:
+                raise Wrong(f'"{text}" leaves the config directory')
+            parts.pop()
+        elif part not in ("", "."):
+            if len(part.encode()) > 255:
+                raise Wrong("a part of the path is longer than 255 bytes")
+            parts.append(part)
+    if not parts:
+        raise Wrong("names no file")
+    return "/".join(parts)
+
+
+def _user(raw: Any, path: str, reading: Reading) -> str | int:
+    if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 11:
+        raw = int(raw)
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        if not 0 <= raw < (1 << 32) - 1:  # the last one means "unchanged" to the kernel
+            raise Wrong
+        return raw
+    if not isinstance(raw, str) or not raw or ":" in raw or raw.isdigit():
+        raise Wrong
+    return _name(raw, path, reading)
+
+
+def _umask(raw: Any, path: str, reading: Reading) -> int:
+    if isinstance(raw, str):
+        try:
+            raw = int(raw.lower().removeprefix("0o"), 8) if raw[:1].isdigit() and len(raw) < 8 else None
+        except ValueError:
+            raise Wrong from None
+    if not isinstance(raw, int) or isinstance(raw, bool) or not 0 <= raw <= 0o777:
+        raise Wrong
+    return raw
+
+
+def _rlimit_value(raw: Any) -> int:
+    if raw == -1 or (isinstance(raw, str) and raw.lower() in ("unlimited", "infinity", "-1")):
+        return -1
+    return _size_number(raw)
+
+
+def _rlimits(raw: Any, path: str, reading: Reading) -> tuple[tuple[str, int, int], ...]:
+    if not isinstance(raw, dict):
+        raise Wrong
+    found: dict[str, tuple[str, int, int]] = {}
+    for key, item in raw.items():
+        at = f"{path}.{str(key)[:40]}"
+        name = str(key).lower().removeprefix("rlimit_")
+        if name not in RLIMITS:
+            reading.problem(at, "no such resource limit", reading.suggest(name, RLIMITS))
+            continue
+        if name in found:
+            reading.problem(at, f"the limit {name} is given twice")
+            continue
+        pair = item if isinstance(item, dict) else {"soft": item, "hard": item}
+        unknown = [k for k in pair if k not in ("soft", "hard")]
+        try:
+            if unknown or not pair:
+                raise Wrong
+            soft = _rlimit_value(pair.get("soft", pair.get("hard")))
+            hard = _rlimit_value(pair.get("hard", pair.get("soft")))
+        except ValueError:
+            reading.problem(at, 'expected a number, "unlimited" or {"soft": number, "hard": number}')
+            continue
+        if hard != -1 and (soft == -1 or soft > hard):
+            reading.problem(at, "the soft limit is above the hard one")
+            continue
+        found[name] = (name, soft, hard)
+    return tuple(found[name] for name in sorted(found))
+
+
+def _write_rlimits(limits: tuple[tuple[str, int, int], ...]) -> object:
+    def word(value: int) -> object:
+        return "unlimited" if value == -1 else value
+
+    return {
+        name: word(soft) if soft == hard else {"soft": word(soft), "hard": word(hard)}
+        for name, soft, hard in limits
+    }
+
+
+def _size_number(raw: Any) -> int:
+    try:
+        return parse_size(raw)
+    except (ValueError, OverflowError):
+        raise Wrong from None
+
+
+def _size(raw: Any, path: str, reading: Reading) -> int:
+    return _size_number(raw)
+
+
+def _seconds(raw: Any, path: str, reading: Reading) -> float:
+    try:
+        value = parse_duration(raw)
+    except (ValueError, OverflowError):
+        raise Wrong from None
+    if not value < MAX_SECONDS:
+        raise Wrong("longer than 30 years")
+    return round(value, 6)
+
+
+def _milliseconds(raw: Any, path: str, reading: Reading) -> float:
+    if isinstance(raw, str):
+        try:
+            raw = float(raw)
+        except ValueError:
+            return _seconds(raw, path, reading)
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or raw < 0:
+        raise Wrong
+    if not raw < MAX_SECONDS * 1000:
+        raise Wrong("longer than 30 years")
+    return round(raw / 1000, 6)
+
+
+def _write_milliseconds(value: float) -> object:
+    return _plain(round(value * 1000, 3))
+
+
+def _plain(value: float) -> object:
+    return int(value) if value == int(value) else value
+
+
+def _signal(raw: Any, path: str, reading: Reading) -> int:
+    try:
+        return parse_signal(raw)
+    except ValueError:
+        raise Wrong from None
+
+
+def _write_signal(number: int) -> object:
+    name = signal_name(number)
+    return name if name.startswith("SIG") else number
+
+
+def _cpus(raw: Any, path: str, reading: Reading) -> float:
+    if isinstance(raw, str):
+        text = raw.strip()
+        try:
+            raw = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            raise Wrong from None
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0.01 <= raw <= 100_000:
+        raise Wrong
+    return float(raw)
+
+
+TEXT = Kind("a string", _text)
+ARGUMENT = Kind("a string", _no_nul)
+NAME = Kind("a name, as a string", _name)
+OPTIONAL_NAME = Kind("a name, as a string", _optional_name)
+VERSION = Kind("a version, as a string", _version)
+BOOLEAN = Kind("true or false", _boolean)
+ENV_ENTRY = Kind('a string of the form "NAME=value"', _env_entry)
+ABSOLUTE_PATH = Kind("an absolute path, as a string", _path_or_variable)
+OK_TEXT = Kind("a string of 1 to 1024 characters", _ok_string)
+URL = Kind("a URL that begins with http://, https:// or file:///", _url)
+RELATIVE_PATH = Kind("a path below the config directory, as a string", _relative_path)
+USER = Kind("a user or group, by name or number", _user)
+UMASK = Kind('an octal umask, as "022"', _umask, lambda value: f"{value:03o}")
+RLIMIT_TABLE = Kind('an object of limits, as {"nofile": 1024}', _rlimits, _write_rlimits)
+SIZE = Kind('a size in bytes or with a unit, as 10485760 or "10M"', _size)
+SECONDS = Kind('a duration in seconds or with units, as 5, "500ms" or "1m30s"', _seconds, _plain)
+MILLISECONDS = Kind('a duration in milliseconds, or with a unit as "5s"', _milliseconds, _write_milliseconds)
+SIGNAL = Kind('a signal, as "SIGTERM" or 15', _signal, _write_signal)
+CPUS = Kind('a number of CPUs, as 0.5 or "50%"', _cpus, _plain)
+
+
+def integer(low: int, high: int) -> Kind:
+    """Return the kind of whole numbers from low to high."""
+    wide = high >= (1 << 31) - 1
+    expected = f"a whole number, {low} or more" if wide else f"a whole number from {low} to {high}"
+
+    def read(raw: Any, path: str, reading: Reading) -> int:
+        if not isinstance(raw, int) or isinstance(raw, bool) or not low <= raw <= high:
+            raise Wrong
+        return raw
+
+    return Kind(expected, read)
+
+
+def number(low: float, high: float) -> Kind:
+    """Return the kind of numbers from low to high."""
+
+    def read(raw: Any, path: str, reading: Reading) -> float:
+        if not isinstance(raw, (int, float)) or isinstance(raw, bool) or not low <= raw <= high:
+            raise Wrong
+        return float(raw)
+
+    return Kind(f"a number from {low:g} to {high:g}", read, _plain)
+
+
+def choice(*words: str, empty: str = "", refused: Mapping[str, str] | None = None) -> Kind:
+    """Return the kind of one word out of some, whatever its case.
+
+    empty: what an empty text means, if it may be empty. refused: words with a reason of their own.
+    """
+
+    def read(raw: Any, path: str, reading: Reading) -> str:
+        if raw == "" and empty:
+            return empty
+        if not isinstance(raw, str):
+            raise Wrong
+        word = raw.lower()
+        if refused and word in refused:
+            raise Wrong(refused[word])
+        if word not in words:
+            raise Wrong(hint=suggest(word[:40], words))
+        return word
+
+    return Kind(f'"{words[0]}"' if len(words) == 1 else "one of " + ", ".join(words), read)
+
+
+def _restart_policy(raw: Any, path: str, reading: Reading) -> RestartPolicy:
+    return RestartPolicy(_POLICY_WORD.read(raw, path, reading))
+
+
+_POLICY_WORD = choice(*(policy.value for policy in RestartPolicy))
+RESTART_POLICY = Kind(_POLICY_WORD.expected, _restart_policy, lambda policy: policy.value)
+
+
+def list_of(item: Kind, expected: str) -> Kind:
+    """Return the kind of lists of `item`; read as a tuple. `expected` completes "expected a list of"."""
+
+    def read(raw: Any, path: str, reading: Reading) -> tuple[Any, ...]:
+        if not isinstance(raw, list):
+            raise Wrong
+        values = [read_value(item, part, f"{path}[{i}]", reading) for i, part in enumerate(raw)]
+        return tuple(value for value in values if value is not BAD and value is not None)
+
+    return Kind(f"a list of {expected}", read, lambda values: [item.write(value) for value in values])
+
+
+ARGUMENTS = list_of(ARGUMENT, "strings")
+ENVIRONMENT = list_of(ENV_ENTRY, '"NAME=value" strings')
+NAMES = list_of(NAME, "names")
+USERS = list_of(USER, "groups, by name or number")
+
+Check = Callable[[dict[str, Any], str, Reading], None]
+"""Looks at the values of one object together, notes problems, may correct the values."""
+
+
+def object_of(table: Table, check: Check | None = None) -> Kind:
+    """Return the kind of objects with the fields of `table`.
+
+    The value is None when a required field is missing or refused; the problem is noted by then.
+    """
+
+    def read(raw: Any, path: str, reading: Reading) -> Any:
+        values = read_object(table, raw, path, reading)
+        if check is not None:
+            check(values, path, reading)
+        if any(row.required and row.attr not in values for row in table.fields):
+            return None
+        return table.build(values)
+
+    return Kind(table.noun, read, table.write)
+
+
+def check_base64(data: str) -> bool:
+    """Return whether the text, white space aside, decodes as standard base64."""
+    text = "".join(data.split())
+    if len(text) % 4 or not _BASE64.fullmatch(text):
+        return False
+    try:
+        binascii.a2b_base64(text)
+    except binascii.Error:
+        return False
+    return True

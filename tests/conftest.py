@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test may use, and what a test needs that this machine may not have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+        if item.get_closest_marker("node") and not shutil.which("node"):
+            item.add_marker(pytest.mark.skip(reason="needs Node"))
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Return a maker of started daemons; all of them are ended after the test."""
+    made: list[Daemon] = []
+
+    def make(config: str = "", *, name: str = "device", env: dict[str, str] | None = None) -> Daemon:
+        daemon = Daemon(tmp_path / name, config, env)
+        made.append(daemon)
+        return daemon.start()
+
+    yield make
+    for daemon in made:
+        daemon.close()
+
+
+@pytest.fixture
+def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
+    """Return a started daemon with nothing to run."""
+    return make_daemon()
