@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One HTTP/1.1 connection: h11 says what the bytes mean, the loop moves them.
+
+A connection is one task. It reads a request, checks who asks for what before it takes the body, awaits
+the handler and writes the answer. Memory is bounded: the head and the body of a request have a limit, and
+a stream is asked for its next piece only when the one before is written. A client that is gone ends the
+handler that works for it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import h11
+
+from maestro_py.daemon.loop import Task, TimedOutError
+from maestro_py.daemon.messages import Peer, Request, Response, Stream, problem
+from maestro_py.daemon.router import Role, Route, parse_query
+from maestro_py.errors import Forbidden, MaestroError
+from maestro_py.units import format_size
+
+if TYPE_CHECKING:
+    from maestro_py.daemon.http import Server
+
+MAX_HEAD = 32 << 10
+"""Bytes of a request's line and headers."""
+LINGER = 1.0
+"""Seconds in which a refused request may still be sent, so that its sender comes to read the answer."""
+
+_PIECE = 64 << 10
+
+
+class _Gone(Exception):
+    """The client closed the connection, or takes nothing any more."""
+
+
+class Connection:
+    """What the server does for one client."""
+
+    def __init__(self, server: Server, sock: socket.socket, peer: Peer) -> None:
+        self.server = server
+        self.loop = server.loop
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer = peer
+        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self.what = "request"
+        self.head_only = False
+
+    async def run(self) -> None:
+        """Answer requests until the client has gone, or was told to."""
+        try:
+            while await self._exchange():
+                pass
+        except _Gone:
+            pass
+        finally:
+            self.loop.remove_reader(self.fd)
+            self.sock.close()
+
+    async def _exchange(self) -> bool:
+        """Take one request and answer it; return whether another may come."""
+        answer: Response | Stream | None = None
+        received = None
+        try:
+            received = await self.loop.wait_for(self._receive(), self.server.patience)
+        except TimedOutError:
+            if self.http.their_state is h11.IDLE and not self.http.trailing_data[0]:
+                return False
+            answer = problem(MaestroError("cannot wait any longer for the request", code="timeout"), 408)
+        except h11.RemoteProtocolError as error:
+            broken = MaestroError(f"cannot read the request: {error}", code="bad-request")
+            answer = problem(broken, error.error_status_hint)
+        except Exception as error:
+            answer = self._failed(error)
+        if received is None and answer is None:
+            return False
+        # From here on nothing is read, but a hang-up is heard.
+        task = self.loop.current
+        assert task is not None
+        self.loop.add_reader(self.fd, lambda: self._hung_up(task), priority=True)
+        try:
+            if received is not None:
+                route, request = received
+                try:
+                    answer = await route.handler(request)
+                except Exception as error:
+                    answer = self._failed(error)
+            if isinstance(answer, Stream):
+                if not await self._stream(answer):
+                    return False
+            elif answer is not None:
+                await self._write(encode(self.http, answer, self.head_only), self.server.patience)
+        finally:
+            self.loop.remove_reader(self.fd)
+        if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
+            self.http.start_next_cycle()
+            return True
+        if self.http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
+            await self._linger()
+        return False
+
+    def _failed(self, error: Exception) -> Response:
+        if isinstance(error, _Gone):
+            raise error
+        if isinstance(error, MaestroError):
+            return problem(error)
+        self.server.on_error(self.what, error)
+        return problem(
+            MaestroError("cannot answer this request: internal error; the daemon's log has the details")
+        )
+
+    def _hung_up(self, task: Task[None]) -> None:
+        self.loop.remove_reader(self.fd)
+        task.cancel()
+
+    async def _receive(self) -> tuple[Route, Request] | None:
+        """Return the next request and its route, or None at the end of the connection.
+
+        A body is read only for a request that will be answered: whoever may not ask cannot make us keep it.
+        Raises MaestroError when the request is refused.
+        """
+        head = await self._event()
+        if not isinstance(head, h11.Request):
+            return None
+        try:
+            route, request = self._admit(head)
+            for name, value in head.headers:
+                if name == b"content-length" and int(value) > self.server.max_body:
+                    raise self._too_large()
+        except MaestroError:
+            # When what came already is all of it, the connection can go on.
+            while isinstance(self.http.next_event(), h11.Data):
+                pass
+            raise
+        body = []
+        size = 0
+        while isinstance(event := await self._event(), h11.Data):
+            size += len(event.data)
+            if size > self.server.max_body:
+                raise self._too_large()
+            body.append(event.data)
+            await self.loop.sleep(0)
+        request.body = b"".join(body)
+        return route, request
+
+    async def _event(self) -> object:
+        while (event := self.http.next_event()) is h11.NEED_DATA:
+            if self.http.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                await self._write(self.http.send(go_on), self.server.patience)
+            try:
+                self.http.receive_data(self.sock.recv(_PIECE))
+            except BlockingIOError:
+                await self.loop.readable(self.fd)
+            except OSError as error:
+                raise _Gone from error
+        return event
+
+    def _admit(self, head: h11.Request) -> tuple[Route, Request]:
+        method = head.method.decode("ascii")
+        path, _, query = head.target.decode("ascii").partition("?")
+        self.what = f"{method} {path}"
+        self.head_only = method == "HEAD"
+        role = self.server.role_of(self.peer)
+        if role is Role.NONE:
+            raise Forbidden(f"cannot use the maestro socket as uid {self.peer.uid}: this user has no role")
+        route, params = self.server.router.match(method, path)
+        if role < route.role:
+            raise Forbidden(
+                f"cannot {method} {path} as uid {self.peer.uid}: "
+                f"it takes the role {route.role.name.lower()}, this user has {role.name.lower()}"
+            )
+        request = Request(
+            method, path, self.peer, query=parse_query(query), headers=list(head.headers), params=params
+        )
+        return route, request
+
+    def _too_large(self) -> MaestroError:
+        limit = format_size(self.server.max_body)
+        return MaestroError(f"cannot take the request: its body is larger than {limit}", code="too-large")
+
+    async def _stream(self, answer: Stream) -> bool:
+        """Send a stream; return False when it broke off."""
+        chunks = answer.chunks
+        try:
+            head = h11.Response(status_code=answer.status, headers=[("content-type", answer.content_type)])
+            await self._write(self.http.send(head), None)
+            if not self.head_only:
+                async for chunk in chunks:
+                    if chunk:
+                        await self._write(self.http.send(h11.Data(data=chunk)), None)
+                        await self.loop.sleep(0)
+            await self._write(self.http.send(h11.EndOfMessage()), None)
+            return True
+        except _Gone:
+            raise
+        except Exception as error:
+            # The status is sent; a stream without its end is all the client can be told.
+            self.server.on_error(self.what, error)
+            return False
+        finally:
+            close = getattr(chunks, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _write(self, data: bytes | None, patience: float | None) -> None:
+        """Send all of it; `patience` limits each time the client takes nothing; None is for ever."""
+        rest = memoryview(data or b"")
+        while True:
+            try:
+                rest = rest[self.sock.send(rest) :]
+                if not rest:
+                    return
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise _Gone from error
+            try:
+                await self.loop.wait_for(self.loop.writable(self.fd), patience)
+            except TimedOutError as error:
+                raise _Gone from error
+
+    async def _linger(self) -> None:
+        """Let the client finish sending what nobody reads: closing at once could lose it our answer."""
+
+        async def drain() -> None:
+            while True:
+                await self.loop.readable(self.fd)
+                if not self.sock.recv(_PIECE):
+                    return
+
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+            await self.loop.wait_for(drain(), LINGER)
+        except (OSError, TimedOutError):
+            pass
+
+
+def encode(http: h11.Connection, answer: Response, head_only: bool) -> bytes:
+    """Return the bytes of an answer."""
+    headers = [*answer.headers]
+    if answer.content_type and answer.status not in (204, 304):
+        headers.append(("content-type", answer.content_type))
+    if answer.status not in (204, 304):
+        headers.append(("content-length", str(len(answer.body))))
+    if http.their_state is not h11.DONE:
+        headers.append(("connection", "close"))
+    parts = [http.send(h11.Response(status_code=answer.status, headers=headers))]
+    if answer.body and not head_only:
+        parts.append(http.send(h11.Data(data=answer.body)))
+    parts.append(http.send(h11.EndOfMessage()))
+    return b"".join(part for part in parts if part)

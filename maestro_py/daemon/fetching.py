@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings images and config files to the device, through helper programs, before anything is changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from maestro_py.daemon import helpers
+from maestro_py.daemon.locks import Semaphore
+from maestro_py.daemon.loop import Loop
+from maestro_py.daemon.tasks import Task
+from maestro_py.errors import MaestroError
+from maestro_py.images.store import ImageStore
+from maestro_py.plan import Action, Plan, Wanted
+from maestro_py.spec.model import Checksum, ConfigFile, ImageSpec
+
+AT_ONCE = 4
+"""Downloads at a time (upstream's MAX_CONCURRENT_DOWNLOADS)."""
+
+CONNECT_TIMEOUT = 20.0
+READ_TIMEOUT = 30.0
+DEADLINE = 6 * 3600.0
+"""Seconds to connect, of silence, and for a whole download."""
+
+MAX_DOWNLOAD = 4 << 30
+"""Bytes that a download may have when its document does not say."""
+
+MAX_UNPACKED = 16 << 30
+MAX_ENTRIES = 1_000_000
+
+
+@dataclass
+class Fetched:
+    """What came, and what did not.
+
+    failures: process -> why (`/job` for one without a process). files: (job, config, path) -> staged file.
+    """
+
+    failures: dict[str, str] = field(default_factory=dict)
+    files: dict[tuple[str, str, str], str] = field(default_factory=dict)
+
+    def discard(self) -> None:
+        """Remove staged files that were not used."""
+        for path in self.files.values():
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+
+class Fetcher:
+    """Carries out the fetch steps of a plan."""
+
+    def __init__(self, loop: Loop, images: ImageStore, scratch: str) -> None:
+        self.loop = loop
+        self.images = images
+        self.scratch = scratch
+        self._slots = Semaphore(loop, AT_ONCE)
+        self._count = 0
+
+    async def fetch(self, plan: Plan, want: Wanted, task: Task, fail_fast: bool) -> Fetched:
+        """Fetch everything a plan needs, several at a time. With fail_fast the first failure ends it."""
+        fetched = Fetched()
+        work: list[tuple[str, Coroutine[Any, Any, None]]] = []
+        for step in plan.steps:
+            if step.action is Action.FETCH_IMAGE:
+                work.append(
+                    (step.process or f"/{step.subject}", self._image(want.images[step.subject], task))
+                )
+            elif step.action is Action.FETCH_CONFIG:
+                job, _, name = step.subject.partition("/")
+                for item in want.configs[job, name].files:
+                    key = (job, name, item.dest_relative_path)
+                    work.append((step.process or f"/{job}", self._file(key, item, fetched, task)))
+        running = [(where, self.loop.spawn(each, name=f"fetch {where}")) for where, each in work]
+        try:
+            for where, each in running:
+                try:
+                    await each
+                except MaestroError as error:
+                    known = fetched.failures.get(where)
+                    fetched.failures[where] = f"{known}; {error.message}" if known else error.message
+                    task.say(error.message)
+                    if fail_fast:
+                        break
+        finally:
+            for _, each in running:
+                each.cancel()
+        return fetched
+
+    async def _image(self, image: ImageSpec, task: Task) -> None:
+        problem = self.images.free_space_problem(image)
+        if problem:
+            raise MaestroError(problem)
+        label = f"{image.job} {image.version}".strip()
+        download, tree = self.images.stage(image)
+        try:
+            async with self._slots:
+                await self._download(image.url, download, image.size, image.checksum, label, task)
+                task.advance(label, "unpack", 0, None, "running")
+                request = {
+                    "archive": download,
+                    "dest": tree,
+                    "image_type": image.image_type,
+                    "max_bytes": MAX_UNPACKED,
+                    "max_entries": MAX_ENTRIES,
+                    "owner": None,
+                }
+                try:
+                    result = await helpers.run(self.loop, "maestro_py.images.unpack", request)
+                except MaestroError:
+                    task.advance(label, "unpack", 0, None, "failed")
+                    raise
+            self.images.publish(image, tree, result)
+            size = os.stat(download).st_size
+            task.advance(label, "install", size, size, "complete")
+        finally:
+            self.images.discard(download, tree)
+
+    async def _file(self, key: tuple[str, str, str], item: ConfigFile, fetched: Fetched, task: Task) -> None:
+        self._count += 1
+        path = os.path.join(self.scratch, f"config-{self._count}")
+        label = "/".join(key)
+        try:
+            async with self._slots:
+                await self._download(item.url, path, item.size, item.checksum, label, task)
+        except BaseException:
+            if os.path.exists(path):
+                os.unlink(path)
+            raise
+        task.advance(label, "download", item.size, item.size or None, "complete")
+        fetched.files[key] = path
+
+    async def _download(
+        self, url: str, path: str, size: int, checksum: Checksum | None, label: str, task: Task
+    ) -> None:
+        task.advance(label, "download", 0, size or None, "running")
+        request = {
+            "url": url,
+            "dest": path,
+            "size": size,
+            "max_size": MAX_DOWNLOAD,
+            "checksum": {"type": checksum.type, "value": checksum.value} if checksum else None,
+            "connect_timeout": CONNECT_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "deadline": DEADLINE,
+        }
+
+        def progress(line: dict[str, Any]) -> None:
+            task.advance(label, "download", line["bytes"], line.get("total") or size or None, "running")
+
+        try:
+            await helpers.run(self.loop, "maestro_py.images.fetch", request, progress=progress)
+        except MaestroError:
+            task.advance(label, "download", 0, size or None, "failed")
+            raise

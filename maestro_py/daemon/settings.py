@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what the daemon is told by files: its config file, the shipped and the device's own templates.
+
+YAML is parsed by a helper program, and the outcome is kept, so that a boot with an unchanged file pays
+nothing for it. A JSON file needs no helper.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from maestro_py import shipped
+from maestro_py.daemon import helpers, log
+from maestro_py.daemon.loop import Loop
+from maestro_py.daemon.paths import Paths
+from maestro_py.errors import InvalidDocument, MaestroError, Problem
+from maestro_py.spec.documents import read_daemon_config, read_templates
+from maestro_py.spec.layers import Layer, layer
+from maestro_py.spec.model import ConfigSpec, DaemonConfig, TemplateSpec
+from maestro_py.spec.text import load_json
+
+
+def builtins() -> dict[str, str]:
+    """Return upstream's built-in variables, and where the shipped templates and their hosts are."""
+    return {
+        "thisdir": os.path.dirname(os.path.abspath(sys.argv[0])),
+        "cwd": os.getcwd(),
+        "templates": shipped.templates(),
+    }
+
+
+async def read_config(loop: Loop, path: str, cache_dir: str) -> tuple[DaemonConfig, list[Problem]]:
+    """Return the daemon's config file, with warnings; the defaults when there is none.
+
+    Raises InvalidDocument.
+    """
+    data = await _load(loop, path, cache_dir)
+    if data is None:
+        return DaemonConfig(), []
+    return read_daemon_config(data, environ=os.environ, builtins=builtins(), source=path)
+
+
+async def _load(loop: Loop, path: str, cache_dir: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise MaestroError(f"cannot read {path}: {error.strerror}") from error
+    if raw.lstrip()[:1] == b"{":
+        return load_json(raw, path)
+    cached = os.path.join(cache_dir, "config.json")
+    text = raw.decode("utf-8", "surrogateescape")
+    try:
+        with open(cached, encoding="utf-8", errors="surrogateescape") as file:
+            known = json.load(file)
+        if known["text"] == text and known["path"] == path:
+            return known["document"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no usable copy: parse
+    document = (await helpers.run(loop, "maestro_py.spec.yamltext", args=(path,)))["document"]
+    _keep(cached, {"path": path, "text": text, "document": document})
+    return document
+
+
+def _keep(path: str, value: Mapping[str, Any]) -> None:
+    temporary = f"{path}.new"
+    try:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(value, file)
+        os.chmod(temporary, 0o600)
+        os.rename(temporary, path)
+    except OSError as error:
+        log.warning(f"cannot keep {path}: {error.strerror}")  # it is parsed again next time
+
+
+def file_layer(config: DaemonConfig) -> Layer:
+    """Return the layer of the config file; a job's inline data is its config."""
+    configs = [
+        ConfigSpec(name=job.config_name or "default", job=job.job, data=job.config)
+        for job in config.jobs
+        if job.config
+    ]
+    return layer(config.jobs, config.templates, (), configs)
+
+
+async def template_layer(loop: Loop, directories: tuple[str, ...]) -> tuple[Layer, list[Problem]]:
+    """Return the templates of some directories, later ones on top. Raises InvalidDocument."""
+    templates: list[TemplateSpec] = []
+    warnings: list[Problem] = []
+    for directory in directories:
+        try:
+            names = sorted(os.listdir(directory))
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(directory, name)
+            if name.endswith(".json"):
+                with open(path, "rb") as file:
+                    data = load_json(file.read(), path)
+            elif name.endswith((".yaml", ".yml")):
+                data = (await helpers.run(loop, "maestro_py.spec.yamltext", args=(path,)))["document"]
+            else:
+                continue
+            found, notes = read_templates(data, path)
+            templates += found
+            warnings += notes
+    return layer(templates=templates), warnings
+
+
+def check(paths: Paths) -> int:
+    """Print what is wrong with the config file; return 0 when it is acceptable, 1 when not."""
+    from maestro_py.spec.documents import check_references
+    from maestro_py.spec.text import load  # may import YAML: this process ends soon
+
+    try:
+        with open(paths.config, "rb") as file:
+            data = load(file.read(), paths.config)
+        config, warnings = read_daemon_config(
+            data, environ=os.environ, builtins=builtins(), source=paths.config
+        )
+        errors, notes = check_references(config.jobs, config.templates, (), ())
+        if errors:
+            raise InvalidDocument(paths.config, errors)
+    except OSError as error:
+        print(f"maestrod: cannot read {paths.config}: {error.strerror}", file=sys.stderr)
+        return 1
+    except MaestroError as error:
+        print(f"maestrod: {error}", file=sys.stderr)
+        return 1
+    for warning in (*warnings, *notes):
+        print(f"{paths.config}: warning: {warning}", file=sys.stderr)
+    print(f"{paths.config}: good: {len(config.jobs)} jobs, {len(config.templates)} templates")
+    return 0

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is being done: tasks with real ids, progress and an end, that can be asked for and followed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from maestro_py.daemon.loop import Loop
+from maestro_py.daemon.waiting import Cancelled, Signal, TimedOutError
+from maestro_py.errors import InvalidDocument, MaestroError, NotFound
+
+KEEP = 100
+"""Ended tasks that stay askable."""
+
+
+class Task:
+    """One piece of work. status: queued, running, complete or failed (upstream's task states)."""
+
+    def __init__(self, task_id: str, kind: str, subject: str, changed: Callable[[], None]) -> None:
+        self.id = task_id
+        self.kind = kind
+        self.subject = subject
+        self.status = "queued"
+        self.created = time.time()
+        self.ended: float | None = None
+        self.error: dict[str, Any] | None = None
+        self.progress: dict[str, dict[str, Any]] = {}
+        self.messages: list[str] = []
+        self._changed = changed
+
+    def say(self, message: str) -> None:
+        """Add a line for people."""
+        self.messages.append(message)
+        self._changed()
+
+    def advance(self, subject: str, what: str, done: int, total: int | None, state: str) -> None:
+        """Note how far one part is; bytes for downloads."""
+        self.progress[subject] = {
+            "subject": subject,
+            "what": what,
+            "done": done,
+            "total": total,
+            "state": state,
+        }
+        self._changed()
+
+    def start(self) -> None:
+        """Mark it running."""
+        self.status = "running"
+        self._changed()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """End it, well or not."""
+        self.status = "failed" if error else "complete"
+        self.ended = time.time()
+        if isinstance(error, MaestroError):
+            self.error = {"code": error.code, "message": error.message, "hint": error.hint}
+            if isinstance(error, InvalidDocument):
+                self.error["problems"] = [p.to_json() for p in error.problems]
+        elif error:
+            self.error = {"code": "failed", "message": f"internal error: {error!r}", "hint": ""}
+        self._changed()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the task as the API sends it."""
+        return {
+            "task_id": self.id,
+            "kind": self.kind,
+            "subject": self.subject,
+            "status": self.status,
+            "created": self.created,
+            "ended": self.ended,
+            "error": self.error,
+            "progress": list(self.progress.values()),
+            "messages": self.messages,
+        }
+
+
+class Tasks:
+    """All tasks of this daemon, newest kept."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._tasks: dict[str, Task] = {}
+        self.changed = Signal(loop)
+
+    def run(
+        self, kind: str, subject: str, work: Callable[[Task], Coroutine[Any, Any, None]], *, task_id: str = ""
+    ) -> Task:
+        """Start work as a task; its outcome ends the task. A known id is refused."""
+        task_id = task_id or os.urandom(8).hex()
+        if task_id in self._tasks:
+            raise MaestroError(f"cannot start task {task_id}: a task of this id exists", code="conflict")
+        task = self._tasks[task_id] = Task(task_id, kind, subject, self.changed.notify)
+        for old in [t.id for t in self._tasks.values() if t.ended][: max(0, len(self._tasks) - KEEP)]:
+            del self._tasks[old]
+
+        async def body() -> None:
+            try:
+                await work(task)
+            except Cancelled:
+                task.finish(MaestroError(f"{kind} {subject} was cancelled: the daemon stops"))
+                raise
+            except MaestroError as error:
+                task.finish(error)
+            except Exception as error:
+                task.finish(error)
+                raise
+            else:
+                task.finish()
+
+        self._loop.spawn(body(), name=f"{kind} {subject}")
+        return task
+
+    def get(self, task_id: str) -> Task:
+        """Return a task; NotFound names the id."""
+        try:
+            return self._tasks[task_id]
+        except KeyError:
+            raise NotFound(f"no task {task_id}", hint="`maestro tasks` lists them") from None
+
+    def all(self) -> list[Task]:
+        """Return every task known, oldest first."""
+        return list(self._tasks.values())
+
+    async def wait(self, task: Task, seconds: float) -> None:
+        """Return when the task ended, or after some seconds."""
+        until = self._loop.time() + seconds
+        while task.ended is None and (rest := until - self._loop.time()) > 0:
+            try:
+                await self._loop.wait_for(self.changed.wait(), rest)
+            except TimedOutError:
+                return
+
+    async def follow(self, task: Task) -> AsyncIterator[dict[str, Any]]:
+        """Yield the task now and at every change, until it ended."""
+        last: dict[str, Any] | None = None
+        while True:
+            now = task.to_json() | {"messages": list(task.messages)}
+            if now != last:
+                yield now
+                last = now
+            if now["ended"] is not None:
+                return
+            if now != task.to_json():
+                continue  # it changed while it was being taken
+            await self.changed.wait()

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process under supervision, and the thin hands that launch, signal and bury it.
+
+`Runner` carries out the effects that the lifecycle decides on and turns what comes back from the
+kernel (exec, output, exit) into the lifecycle's events. It decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from maestro_py.daemon import log
+from maestro_py.daemon.loop import Loop
+from maestro_py.daemon.loop import Timer as LoopTimer
+from maestro_py.daemon.paths import Paths
+from maestro_py.daemon.waiting import Signal
+from maestro_py.errors import MaestroError
+from maestro_py.exits import Exit
+from maestro_py.lifecycle import Event, Exited, Launched, LaunchFailed, Life, Ready
+from maestro_py.process import launcher, reaper
+from maestro_py.process.cgroups import Cgroup, Cgroups
+from maestro_py.process.output import Output
+from maestro_py.spec.model import ResolvedProcess, State, safe_name
+from maestro_py.units import format_size
+
+DESCRIPTORS = 8
+"""Descriptors a running process takes at most: pidfd, report, two FIFOs, log, group and its limits."""
+
+POLL = 0.02
+"""Seconds between looks at a dying group where the kernel cannot tell us that it is empty."""
+
+_LASTING = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOEXEC,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.E2BIG,
+        errno.EINVAL,
+        errno.ENODEV,
+    }
+)
+"""Launch errors that trying again does not cure; all others (no memory, no pids, …) are retried."""
+
+
+class _Refused(MaestroError):
+    """A launch that would be refused again: no such user, no right to become it."""
+
+
+class Unit:
+    """A process: its definition, its life, and what it holds of the kernel while it runs.
+
+    process: the definition in force. running: the one it was last launched with.
+    since: unix time of the last change of state, for people.
+    """
+
+    def __init__(self, process: ResolvedProcess, written: Signal) -> None:
+        self.process = process
+        self.running = process
+        self.written = written  # told when output was added to the log
+        self.life = Life()
+        self.since = time.time()
+        self.stopped_by_hand = False
+        self.timer: LoopTimer | None = None
+        self.launch: launcher.Launch | None = None
+        self.reported = False
+        self.failure: launcher.LaunchFailure | None = None
+        self.exit: Exit | None = None
+        self.cgroup: Cgroup | None = None
+        self.oom_kills = 0
+        self.output: Output | None = None
+        self.drain_timer: LoopTimer | None = None
+        self.watching: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the process."""
+        return self.process.name
+
+    @property
+    def pid(self) -> int | None:
+        """Pid of the main process while there is one."""
+        return self.launch.pid if self.launch and self.exit is None else None
+
+
+class Runner:
+    """Launches and ends processes; reports through `feed`."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        paths: Paths,
+        cgroups: Cgroups,
+        environ: Mapping[str, str],
+        log_size: int,
+        log_files: int,
+        open_files: tuple[int, int],
+        feed: Callable[[Unit, Event], None],
+    ) -> None:
+        self.loop = loop
+        self.paths = paths
+        self.cgroups = cgroups
+        self.environ = environ
+        self.log_size = log_size
+        self.log_files = log_files
+        # the daemon raises its own limit; a job starts with what the daemon was given
+        self.job_rlimits = (("nofile", *open_files),)
+        self.feed = feed
+
+    # what the lifecycle asks for
+
+    def launch(self, unit: Unit) -> None:
+        """Launch the process as now defined; the outcome comes as Launched, LaunchFailed or Exited."""
+        unit.running = unit.process
+        unit.exit = unit.failure = None
+        unit.reported = False
+        fds: list[int] = []
+        try:
+            self._launch(unit, fds)
+        except (MaestroError, OSError) as error:
+            text = error.message if isinstance(error, MaestroError) else f"cannot start {unit.name}: {error}"
+            event = LaunchFailed(text, lasting=isinstance(error, _Refused))
+            unit.launch = None
+            self.loop.call_soon(lambda: self.feed(unit, event))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _launch(self, unit: Unit, fds: list[int]) -> None:
+        process = unit.process
+        if unit.cgroup is None:
+            unit.cgroup = self.cgroups.create(safe_name(unit.name), process.limits)
+        unit.oom_kills = unit.cgroup.oom_kills()
+        try:
+            owner = launcher.owner(process)
+        except MaestroError as error:
+            raise _Refused(error.message) from error
+        if unit.output:
+            unit.output.owner = owner
+        else:
+            unit.output = Output(
+                unit.name,
+                self.paths.run,
+                self.paths.log,
+                max_size=self.log_size,
+                max_files=self.log_files,
+                ok_string=None,
+                owner=owner,
+            )
+        unit.output.expect(process.ready.ok_string.encode() or None)
+        stdout, stderr = unit.output.child_fds()
+        fds += (stdout, stderr)
+        stdin = launcher.stdin_file(process.stdin)
+        fds.append(stdin)
+        try:
+            spec = launcher.prepare(
+                replace(
+                    process,
+                    env=(*process.env, *unit.cgroup.env),
+                    rlimits=(*self.job_rlimits, *process.rlimits),
+                ),
+                daemon_env=self.environ,
+                stdin_fd=stdin,
+                stdout_fd=stdout,
+                stderr_fd=stderr,
+                cgroup_fds=unit.cgroup.join_fds(),
+            )
+        except MaestroError as error:
+            raise _Refused(error.message) from error
+        unit.launch = launch = launcher.start(spec, cgroup_fd=unit.cgroup.clone_fd())
+        # after the fork, to be quick; its output is read later all the same
+        unit.output.mark_start()
+        unit.cgroup.attach(launch.pid)
+        self.loop.add_reader(launch.report_fd, lambda: self._report(unit))
+        self.loop.add_reader(launch.pidfd, lambda: self._main_exited(unit))
+        for fd in unit.output.fds():
+            self.loop.add_reader(fd, lambda fd=fd: self._pump(unit, fd))  # type: ignore[misc]
+
+    def terminate(self, unit: Unit) -> None:
+        """Ask every process of the unit to end, with its stop signal."""
+        self.signal(unit, unit.process.stop_signal, everybody=True)
+
+    def kill(self, unit: Unit) -> None:
+        """End every process of the unit now."""
+        if unit.launch and unit.exit is None:
+            reaper.send_signal(unit.launch.pidfd, signal.SIGKILL)
+        if unit.cgroup:
+            try:
+                unit.cgroup.kill()
+            except OSError as error:
+                log.error(f"cannot kill the group of {unit.name}: {error}")
+
+    def signal(self, unit: Unit, number: int, *, everybody: bool = False) -> None:
+        """Send a signal to the main process, or to every process of the unit."""
+        if unit.launch and unit.exit is None:
+            reaper.send_signal(unit.launch.pidfd, number)
+        if not everybody or unit.cgroup is None:
+            return
+        main = unit.launch.pid if unit.launch else 0
+        for pid in unit.cgroup.pids():
+            if pid == main:
+                continue
+            # a pid may be reused between reading it and signalling it: hold it first, then look again
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                continue
+            try:
+                if pid in unit.cgroup.pids():
+                    reaper.send_signal(pidfd, number)
+            finally:
+                os.close(pidfd)
+
+    def set_limits(self, unit: Unit) -> None:
+        """Write the limits of the definition in force to the running group."""
+        if unit.cgroup:
+            unit.cgroup.set_limits(unit.process.limits)
+
+    def release(self, unit: Unit, *, forget: bool = False) -> None:
+        """Give back what a unit that is down holds; its FIFOs stay for the next start, unless forgotten."""
+        if unit.cgroup:
+            group, unit.cgroup = unit.cgroup, None
+            if not group.remove():
+                log.warning(f"the control group of {unit.name} could not be removed")
+            group.close()
+        if unit.output:
+            output, unit.output = unit.output, None
+            output.remove() if forget else output.close()
+
+    # what comes back
+
+    def _report(self, unit: Unit) -> None:
+        """The child's report pipe: end of file means that exec happened."""
+        launch = unit.launch
+        if launch is None or unit.reported:
+            return
+        failure = launcher.read_report(launch.report_fd)
+        unit.reported = True
+        self.loop.remove_reader(launch.report_fd)
+        os.close(launch.report_fd)
+        if failure is None:
+            self.feed(unit, Launched())
+        else:
+            unit.failure = failure
+
+    def _pump(self, unit: Unit, fd: int) -> None:
+        if unit.output and unit.output.pump(fd):
+            self._report(unit)
+            self.feed(unit, Ready())
+        unit.written.notify()
+
+    def _main_exited(self, unit: Unit) -> None:
+        launch = unit.launch
+        if launch is None or unit.exit is not None:
+            return
+        exit = reaper.wait(launch.pid, launch.pidfd)
+        if exit is None:
+            return
+        self._report(unit)
+        unit.exit = exit
+        self.loop.remove_reader(launch.pidfd)
+        os.close(launch.pidfd)
+        if unit.cgroup and unit.cgroup.populated():
+            if unit.life.state is not State.STOPPING:
+                self.kill(unit)  # its descendants do not outlive it
+            self._watch_drain(unit)
+        else:
+            self._gone(unit)
+
+    def _watch_drain(self, unit: Unit) -> None:
+        assert unit.cgroup is not None
+        fd = unit.cgroup.watch_fd()
+        if fd is not None:
+            unit.watching = fd
+            self.loop.add_reader(fd, lambda: self._drained(unit), priority=True)
+        self._drained(unit)
+
+    def _drained(self, unit: Unit) -> None:
+        """Look whether the group is empty by now; ask again later where no event will say so."""
+        if unit.cgroup and unit.cgroup.populated():
+            if unit.watching is None:
+                unit.drain_timer = self.loop.call_later(POLL, lambda: self._drained(unit))
+            return
+        if unit.watching is not None:
+            self.loop.remove_reader(unit.watching)
+            unit.watching = None
+        self._gone(unit)
+
+    def _gone(self, unit: Unit) -> None:
+        """The last process is gone: take what it left behind and tell the lifecycle."""
+        if unit.output:
+            for fd in unit.output.fds():
+                self._pump(unit, fd)
+                self.loop.remove_reader(fd)
+            unit.output.finish()
+        exit, failure = unit.exit, unit.failure
+        unit.launch = None
+        if failure is not None:
+            lasting = failure.errno in _LASTING
+            self.feed(unit, LaunchFailed(failure.message, lasting))
+            return
+        assert exit is not None
+        self.feed(unit, Exited(exit, self._oom(unit, exit)))
+
+    def _oom(self, unit: Unit, exit: Exit) -> str:
+        """Return the sentence for a death by memory limit, or nothing."""
+        if unit.cgroup is None or exit.code == 0 or unit.cgroup.oom_kills() <= unit.oom_kills:
+            return ""
+        memory = unit.cgroup.memory()
+        limit = f", limit {format_size(memory.limit)}" if memory.limit else ""
+        peak = f", peak {format_size(memory.peak)}" if memory.peak else ""
+        return f"killed for memory{limit}{peak}"

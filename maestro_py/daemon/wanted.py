@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wanted state: its layers, what they resolve to, and how they are stored.
+
+shipped templates < config file < document < stored configs, then what a person enabled or disabled.
+A new document has the last word on the jobs and configs it names.
+A process whose new version could not be had is *held*: the pieces it ran with stay in force for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from maestro_py.errors import InvalidDocument, Problem
+from maestro_py.plan import Wanted
+from maestro_py.spec.documents import (
+    check_references,
+    read_stored,
+    to_json,
+)
+from maestro_py.spec.expand import Places, resolve
+from maestro_py.spec.layers import ConfigKey, Layer, layer, merge
+from maestro_py.spec.model import ConfigSpec, RunningConfig
+from maestro_py.state.store import Key, Store
+
+
+@dataclass(frozen=True)
+class Held:
+    """A process that stays as it was, and why."""
+
+    layer: Layer
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that takes part in the wanted state."""
+
+    shipped: Layer = Layer()
+    file: Layer = Layer()
+    stored_configs: Mapping[ConfigKey, ConfigSpec] = field(default_factory=dict)
+    document: Layer = Layer()
+    date: int = 0
+    disabled: Mapping[str, bool] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
+
+    def in_force(self) -> Layer:
+        """Return the merged definitions."""
+        return merge(
+            (self.shipped, self.file, self.document, Layer(configs=self.stored_configs)), self.disabled
+        )
+
+    def with_document(self, document: RunningConfig) -> Sources:
+        """Return the sources with another document; it has the last word on its own jobs."""
+        upper = layer(document.jobs, document.templates, document.images, document.configs)
+        return replace(
+            self,
+            document=upper,
+            date=document.date,
+            disabled={job: off for job, off in self.disabled.items() if job not in upper.jobs},
+            stored_configs={k: c for k, c in self.stored_configs.items() if k not in upper.configs},
+            held={},
+        )
+
+    def pieces_of(self, process: str) -> Layer:
+        """Return what is in force for one process, to hold on to it."""
+        if process in self.held:
+            return self.held[process].layer
+        force = self.in_force()
+        jobs = {name: job for name, job in force.jobs.items() if job.process == process}
+        templates = {job.container_template for job in jobs.values()}
+        return Layer(
+            jobs,
+            {name: t for name, t in force.templates.items() if name in templates},
+            {name: image for name, image in force.images.items() if name in jobs},
+            {key: config for key, config in force.configs.items() if config.job in jobs},
+        )
+
+
+def resolved(
+    sources: Sources, places: Places, source: str = "running config"
+) -> tuple[Wanted, list[Problem]]:
+    """Return what the sources ask for, and warnings. Raises InvalidDocument with every problem."""
+    force = sources.in_force()
+    errors, warnings = check_references(
+        tuple(force.jobs.values()),
+        tuple(force.templates.values()),
+        tuple(force.images.values()),
+        tuple(force.configs.values()),
+    )
+    if errors:
+        raise InvalidDocument(source, errors)
+    processes = _resolve(force, places)
+    images, configs = dict(force.images), dict(force.configs)
+    for name, held in sources.held.items():
+        processes.update({n: p for n, p in _resolve(held.layer, places).items() if n == name})
+        images.update(held.layer.images)
+        configs.update(held.layer.configs)
+    wanted = Wanted(
+        processes=processes,
+        jobs={name: job.process for name, job in force.jobs.items()},
+        images=images,
+        configs=configs,
+    )
+    return wanted, warnings
+
+
+def _resolve(layer: Layer, places: Places) -> dict[str, Any]:
+    return resolve(
+        tuple(layer.jobs.values()),
+        tuple(layer.templates.values()),
+        tuple(layer.images.values()),
+        tuple(layer.configs.values()),
+        places,
+    )
+
+
+# Storing: one entry per definition, so that a change writes only what changed.
+
+
+def entries(sources: Sources) -> dict[Key, Any]:
+    """Return the store's entries for everything that does not come from files."""
+    found: dict[Key, Any] = {("meta", "date"): sources.date}
+    found |= _layer_entries(sources.document)
+    for key, config in sources.stored_configs.items():
+        found["stored-config", "\t".join(key)] = to_json(config)
+    for job, off in sources.disabled.items():
+        found["disabled", job] = off
+    for process, held in sources.held.items():
+        pieces = {f"{kind}\t{key}": value for (kind, key), value in _layer_entries(held.layer).items()}
+        found["held", process] = {"reason": held.reason, "pieces": pieces}
+    return found
+
+
+def _layer_entries(layer: Layer) -> dict[Key, Any]:
+    found: dict[Key, Any] = {("job", name): to_json(job) for name, job in layer.jobs.items()}
+    found |= {("template", name): to_json(template) for name, template in layer.templates.items()}
+    found |= {("image", job): to_json(image) for job, image in layer.images.items()}
+    found |= {("config", "\t".join(key)): to_json(config) for key, config in layer.configs.items()}
+    return found
+
+
+def load(store: Store, shipped: Layer, file: Layer) -> Sources:
+    """Return the sources as stored, on top of what files say now."""
+    held = {}
+    for process, value in store.entries("held").items():
+        pieces: dict[str, list[Any]] = {}
+        for key, piece in value["pieces"].items():
+            pieces.setdefault(key.partition("\t")[0], []).append(piece)
+        held[process] = Held(_read_layer(pieces), value["reason"])
+    stored = [read_stored("config", value) for value in store.entries("stored-config").values()]
+    return Sources(
+        shipped=shipped,
+        file=file,
+        stored_configs={(config.job, config.name): config for config in stored},
+        document=_read_layer(
+            {kind: store.entries(kind).values() for kind in ("job", "template", "image", "config")}
+        ),
+        date=store.entries("meta").get("date", 0),
+        disabled=store.entries("disabled"),
+        held=held,
+    )
+
+
+def _read_layer(values: Mapping[str, Iterable[Any]]) -> Layer:
+    return layer(
+        [read_stored("job", value) for value in values.get("job", ())],
+        [read_stored("template", value) for value in values.get("template", ())],
+        [read_stored("image", value) for value in values.get("image", ())],
+        [read_stored("config", value) for value in values.get("config", ())],
+    )
+
+
+def save(store: Store, sources: Sources) -> None:
+    """Store the sources in one transaction. Raises MaestroError, and then nothing changed."""
+    wanted = entries(sources)
+    store.change(wanted, store.keys() - set(wanted))

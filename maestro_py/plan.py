@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what is and what is wanted to ordered steps, each with its reason. Pure.
+
+A plan is data: it can be printed before it runs, sent over the API, and compared in a test. Steps
+come in the order in which they are carried out: everything is fetched first, while the old
+versions run; then each process is stopped, changed and started, dependencies first; then what is
+no longer wanted is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any
+
+from maestro_py.spec.graph import start_order
+from maestro_py.spec.model import ConfigSpec, ImageSpec, Limits, ResolvedProcess, State
+from maestro_py.units import format_size
+
+
+class Action(str, Enum):
+    """What a step does."""
+
+    FETCH_IMAGE = "fetch-image"
+    FETCH_CONFIG = "fetch-config"
+    STOP = "stop"
+    SWITCH_IMAGE = "switch-image"
+    PLACE_CONFIG = "place-config"
+    SET_LIMITS = "set-limits"
+    UPDATE = "update"
+    RELOAD = "reload"
+    START = "start"
+    REMOVE_JOB = "remove-job"
+    REMOVE_IMAGE = "remove-image"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. subject: job, image or config; process: the process it concerns, if any."""
+
+    action: Action
+    subject: str
+    reason: str
+    process: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the step as the API sends it."""
+        return {
+            "action": self.action.value,
+            "subject": self.subject,
+            "process": self.process,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ordered steps; empty when nothing has to change."""
+
+    steps: tuple[Step, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.steps)
+
+    def of(self, process: str) -> set[Action]:
+        """Return what happens to one process."""
+        return {step.action for step in self.steps if step.process == process}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as the API sends it."""
+        return {"empty": not self.steps, "steps": [step.to_json() for step in self.steps]}
+
+
+@dataclass(frozen=True)
+class Actual:
+    """A process as it is: the definition it runs with (or last ran with) and its state."""
+
+    process: ResolvedProcess
+    state: State
+    completed: bool = False
+
+
+@dataclass(frozen=True)
+class Is:
+    """What is on the device.
+
+    jobs: every job known. images: version in use per job. installed: (job, ImageSpec.dirname) of whole
+    versions in the store. configs: as placed for the job's process, by (job, name).
+    """
+
+    processes: Mapping[str, Actual]
+    jobs: Mapping[str, str]  # job -> its process
+    images: Mapping[str, ImageSpec]
+    installed: frozenset[tuple[str, str]]
+    configs: Mapping[tuple[str, str], ConfigSpec]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a document asks for, resolved.
+
+    configs: every one that is declared; those are placed that a process holds.
+    revive: start also what is down and unchanged, as an apply and a boot do; without it only changes count.
+    """
+
+    processes: Mapping[str, ResolvedProcess]
+    jobs: Mapping[str, str]
+    images: Mapping[str, ImageSpec]
+    configs: Mapping[tuple[str, str], ConfigSpec]
+    remove_old_images: bool = False
+    revive: bool = True
+
+
+IDLE = frozenset({State.NEVER_RAN, State.STOPPED, State.FAILED})
+
+_LIVE = frozenset(
+    {
+        "autostart",
+        "depends_on",
+        "enabled",
+        "ready",
+        "reload_signal",
+        "restart",
+        "stop_signal",
+        "stop_timeout",
+        "template",
+    }
+)
+"""Fields that take effect without a restart: the daemon reads them when it next decides."""
+
+
+def make_plan(have: Is, want: Wanted) -> Plan:
+    """Return the steps from what is to what is wanted."""
+    steps, places = _fetches_and_places(have, want)
+    gone = {name for name in have.processes if name not in want.processes}
+    for name in _stop_order(gone, have):
+        if have.processes[name].state not in IDLE:
+            steps.append(Step(Action.STOP, name, "it is not in the new document", name))
+    # a job that moves must be gone from its old process before anything starts it elsewhere
+    left = {process for job, process in have.jobs.items() if want.jobs.get(job, process) != process}
+    later = places.get("", [])  # images of jobs that nobody defines (any more)
+    for name in start_order({name: p.depends_on for name, p in want.processes.items()}):
+        for step in _process_steps(
+            have.processes.get(name), want.processes[name], places.get(name, []), want.revive
+        ):
+            (steps if step.action is Action.STOP and name in left else later).append(step)
+    steps += later
+    for job, process in sorted(have.jobs.items()):
+        if job not in want.jobs:
+            steps.append(Step(Action.REMOVE_JOB, job, "it is not in the new document", process))
+        elif want.jobs[job] != process:
+            moved = want.jobs[job]
+            steps.append(Step(Action.UPDATE, job, f"it moves from {process} to {moved}", moved))
+    if want.remove_old_images:
+        kept = {(job, image.dirname) for job, image in want.images.items()}
+        for job, dirname in sorted(have.installed - kept):
+            steps.append(Step(Action.REMOVE_IMAGE, job, f"version {dirname} is no longer used"))
+    return Plan(tuple(steps))
+
+
+def _fetches_and_places(have: Is, want: Wanted) -> tuple[list[Step], dict[str, list[Step]]]:
+    """Return what to download, and per process what to put into place once it is stopped."""
+    fetch: list[Step] = []
+    places: dict[str, list[Step]] = {}
+    for job, image in sorted(want.images.items()):
+        old, process = have.images.get(job), want.jobs.get(job, "")
+        if (job, image.dirname) not in have.installed:
+            fetch.append(Step(Action.FETCH_IMAGE, job, _image_reason(old, image), process))
+        if old is None or old.dirname != image.dirname:
+            switch = Step(Action.SWITCH_IMAGE, job, _image_reason(old, image), process)
+            places.setdefault(process, []).append(switch)
+    placed: dict[str, dict[tuple[str, str], ConfigSpec]] = {}
+    for (job, config_name), config in have.configs.items():
+        placed.setdefault(want.jobs.get(job, ""), {})[job, config_name] = config
+    for name, resolved in want.processes.items():
+        was = placed.get(name, {})
+        for config in resolved.configs:
+            before = was.pop((config.job, config.name), None)
+            if have.jobs.get(config.job, name) != name:
+                before = None  # the job moves, and its configs lie where it comes from
+            if config == before:
+                continue
+            reason = "the config is new" if before is None else "the config changed"
+            subject = f"{config.job}/{config.name}"
+            if config.files and (before is None or before.files != config.files):
+                fetch.append(Step(Action.FETCH_CONFIG, subject, f"{reason}, with files", name))
+            places.setdefault(name, []).append(Step(Action.PLACE_CONFIG, subject, reason, name))
+        for job, config_name in sorted(was):
+            gone = Step(Action.PLACE_CONFIG, f"{job}/{config_name}", "the config is gone", name)
+            places.setdefault(name, []).append(gone)
+    return fetch, places
+
+
+def _stop_order(names: set[str], have: Is) -> list[str]:
+    """Dependents before what they depend on."""
+    deps = {name: actual.process.depends_on for name, actual in have.processes.items()}
+    return [name for name in reversed(start_order(deps)) if name in names]
+
+
+def _process_steps(
+    actual: Actual | None, want: ResolvedProcess, places: list[Step], revive: bool
+) -> list[Step]:
+    """Return what happens to one process; `places` is what must be in place before it starts."""
+    name = want.name
+    if actual is None:
+        if not want.enabled:
+            return [*places, Step(Action.UPDATE, name, "it is new, and disabled", name)]
+        if not want.autostart:
+            return [*places, Step(Action.UPDATE, name, "it is new, and not started by itself", name)]
+        return [*places, Step(Action.START, name, "it is new", name)]
+    changes = differences(actual.process, want)
+    every = _joined(changes)
+    update = [Step(Action.UPDATE, name, every, name)] if changes else []
+    up = actual.state not in IDLE
+    if not want.enabled:
+        return [*([Step(Action.STOP, name, "it is disabled now", name)] if up else update), *places]
+    if not up:
+        reason = _start_reason(actual, want, changes, revive)
+        return [*places, *([Step(Action.START, name, reason, name)] if reason else update)]
+    hard = _joined([c for c in changes if c.how is How.RESTART])
+    if hard:
+        return [Step(Action.STOP, name, hard, name), *places, Step(Action.START, name, hard, name)]
+    steps = list(places)
+    for how, action in (
+        (How.LIMITS, Action.SET_LIMITS),
+        (How.LIVE, Action.UPDATE),
+        (How.RELOAD, Action.RELOAD),
+    ):
+        text = _joined([c for c in changes if c.how is how])
+        if text:
+            note = "" if how is How.RELOAD else ", no restart needed"
+            steps.append(Step(action, name, text + note, name))
+    return steps
+
+
+def _joined(changes: list[Change]) -> str:
+    return "; ".join(c.text for c in changes)
+
+
+def _start_reason(actual: Actual, want: ResolvedProcess, changes: list[Change], revive: bool) -> str:
+    """Return why a process that is down shall be started, or nothing when it shall stay down."""
+    if not want.autostart:
+        return ""
+    if not actual.process.enabled:
+        return "it is enabled now"
+    if any(c.how in (How.RESTART, How.RELOAD) for c in changes):
+        return _joined(changes)
+    if actual.completed or not revive:
+        return ""
+    return f"it is {actual.state.value} and shall run"
+
+
+class How(str, Enum):
+    """How a difference takes effect."""
+
+    RESTART = "restart"
+    LIMITS = "limits"
+    RELOAD = "reload"
+    LIVE = "live"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between two definitions of a process."""
+
+    how: How
+    text: str
+
+
+def differences(old: ResolvedProcess, new: ResolvedProcess) -> list[Change]:
+    """Return every difference, in words, with how it takes effect."""
+    found: list[Change] = []
+    if old == new:
+        return found
+    members_changed = old.members != new.members
+    for item in fields(ResolvedProcess):
+        key = item.name
+        a, b = getattr(old, key), getattr(new, key)
+        if a == b or (key in ("argv", "stdin", "env") and members_changed and new.composite_id):
+            continue
+        if key == "images":
+            found += _image_changes(old, new)
+        elif key == "configs":
+            found += _config_changes(old, new)
+        elif key == "limits":
+            found += _limit_changes(a, b)
+        elif key == "members":
+            found.append(Change(How.RESTART, _members_text(a, b)))
+        elif (
+            key in ("argv", "root", "env", "stdin", "config_dir", "config_dir_inside")
+            and old.images != new.images
+        ):
+            continue  # the path of the new version; the image's own line says it
+        elif key in _LIVE:
+            found.append(Change(How.LIVE, f"{_word(key)} changed"))
+        else:
+            found.append(Change(How.RESTART, _text(key, a, b)))
+    return found or [Change(How.RESTART, "its definition changed")]
+
+
+def _members_text(old: tuple[str, ...], new: tuple[str, ...]) -> str:
+    plus = [name for name in new if name not in old]
+    minus = [name for name in old if name not in new]
+    parts = []
+    if plus:
+        parts.append(f"{', '.join(plus)} join{'s' if len(plus) == 1 else ''}")
+    if minus:
+        parts.append(f"{', '.join(minus)} leave{'s' if len(minus) == 1 else ''}")
+    return "; ".join(parts) or "its members come in another order"
+
+
+def _image_reason(old: ImageSpec | None, new: ImageSpec) -> str:
+    if old is None:
+        return f"version {new.version} is not installed"
+    if old.version == new.version:
+        return f"version {new.version} has new content"
+    return f"version {old.version} becomes {new.version}"
+
+
+def _image_changes(old: ResolvedProcess, new: ResolvedProcess) -> list[Change]:
+    was = {ref.job: ref for ref in old.images}
+    found = []
+    for ref in new.images:
+        before = was.pop(ref.job, None)
+        if before is None:
+            if ref.job in old.members or not new.composite_id:
+                found.append(Change(How.RESTART, f"image {ref.job} {ref.version} is new"))
+        elif before != ref:
+            text = f"image {ref.job}: {before.version} becomes {ref.version}"
+            if before.version == ref.version:
+                text = f"image {ref.job} {ref.version} has new content"
+            found.append(Change(How.RESTART, text))
+    found += [Change(How.RESTART, f"image {job} is gone") for job in was if job in new.members]
+    return found
+
+
+def _config_changes(old: ResolvedProcess, new: ResolvedProcess) -> list[Change]:
+    how = How.RELOAD if new.reload_signal else How.RESTART
+    was = {(c.job, c.name): c for c in old.configs}
+    found = []
+    for config in new.configs:
+        before = was.pop((config.job, config.name), None)
+        if before is None:
+            found.append(Change(how, f"config {config.name} of {config.job} is new"))
+        elif before != config:
+            found.append(Change(how, f"config {config.name} of {config.job} changed"))
+    found += [Change(how, f"config {name} of {job} is gone") for job, name in was]
+    return found
+
+
+def _limit_changes(old: Limits, new: Limits) -> list[Change]:
+    found = []
+    for item in fields(Limits):
+        a, b = getattr(old, item.name), getattr(new, item.name)
+        if a != b:
+            was, now = _limit(item.name, a), _limit(item.name, b)
+            if was == now:  # rounding hides the difference
+                was, now = str(a), str(b)
+            found.append(Change(How.LIMITS, f"{item.name} {was} becomes {now}"))
+    return found
+
+
+def _limit(name: str, value: float | None) -> str:
+    if value is None:
+        return "none"
+    return format_size(value) if name in ("mem_limit", "mem_high", "swap_limit") else f"{value:g}"
+
+
+def _word(key: str) -> str:
+    words = {
+        "depends_on": "what it depends on",
+        "ready": "how it says it is ready",
+        "restart": "its restart policy",
+    }
+    return words.get(key, key)
+
+
+def _text(key: str, old: object, new: object) -> str:
+    if key == "argv":
+        return "its command line changed"
+    if key == "env":
+        return "its environment changed"
+    if key == "stdin":
+        return "its message on stdin changed"
+    if key == "umask":
+        return f"umask {old:04o} becomes {new:04o}"
+    if isinstance(old, (str, int, float)) and isinstance(new, (str, int, float)) and key != "root":
+        return f"{key} {old!r} becomes {new!r}"
+    return f"{key} changed"

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened, numbered: a bounded history that followers can resume by id."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Happened:
+    """One event. `time` is unix seconds, for people; `id` grows by one and orders events."""
+
+    id: int
+    time: float
+    type: str
+    job: str
+    process: str
+    message: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the event as the API sends it."""
+        return {
+            "id": self.id,
+            "time": self.time,
+            "type": self.type,
+            "job": self.job,
+            "process": self.process,
+            "message": self.message,
+        }
+
+
+class History:
+    """The last `keep` events."""
+
+    def __init__(self, keep: int = 1000, earlier: Iterable[Happened] = ()) -> None:
+        self.keep = keep
+        self._events: deque[Happened] = deque(earlier, maxlen=keep)
+        self._next = self._events[-1].id + 1 if self._events else 1
+
+    @property
+    def last_id(self) -> int:
+        """Id of the newest event, 0 when there was none."""
+        return self._next - 1
+
+    def add(self, time: float, type: str, message: str, *, job: str = "", process: str = "") -> Happened:
+        """Append an event and return it."""
+        event = Happened(self._next, time, type, job, process, message)
+        self._next += 1
+        self._events.append(event)
+        return event
+
+    def since(self, id: int, limit: int | None = None) -> list[Happened]:
+        """Return the events after `id`, oldest first; with a limit, the newest of them."""
+        found: list[Happened] = []
+        for event in reversed(self._events):  # by id, not by place: a failed write leaves a gap
+            if event.id <= id or len(found) == limit:
+                break
+            found.append(event)
+        found.reverse()
+        return found

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why is a process in the state it is in? Answered in sentences, from its life and others'. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from maestro_py.lifecycle import Life
+from maestro_py.spec.model import ResolvedProcess, RestartPolicy, State
+from maestro_py.units import format_duration
+
+_CARRIES_ON = frozenset({State.NEVER_RAN, State.WAITING_FOR_DEPS, State.STARTING, State.RUNNING})
+"""States that the kept cause does not explain: it is what came before them."""
+
+
+def why(
+    process: ResolvedProcess,
+    life: Life,
+    others: Mapping[str, Life],
+    now: float,
+    held: str = "",
+) -> list[str]:
+    """Return sentences.
+
+    others: the lives of all processes. now: seconds on the clock of the lives. held: why its newest
+    version is not in force, or nothing.
+    """
+    lines = [f"{process.name} {_state(process, life, now)}."]
+    if life.state is State.WAITING_FOR_DEPS:
+        lines += _waiting(process, others, now)
+    if life.cause.text and life.state in _CARRIES_ON:
+        lines.append(f"Before that: {life.cause.text}.")
+    if life.restarts:
+        times = "once" if life.restarts == 1 else f"{life.restarts} times"
+        lines.append(f"It was restarted {times} since it was last started by hand or by an apply.")
+    if held:
+        lines.append(f"Its newest version is not in force: {held}.")
+    if life.state is State.FAILED:
+        lines.append("It is not tried again by itself: mend the cause, then `maestro start` or apply again.")
+    return lines
+
+
+def _state(process: ResolvedProcess, life: Life, now: float) -> str:
+    cause = life.cause.text
+    match life.state:
+        case State.NEVER_RAN:
+            return "has not been started" + ("" if process.autostart else ": it is not started by itself")
+        case State.WAITING_FOR_DEPS:
+            return "waits for what it depends on"
+        case State.STARTING:
+            return "was launched and is not ready yet" + _readiness(process, life, now)
+        case State.RUNNING:
+            return f"runs, ready for {format_duration(now - _or(life.running_since, now))}"
+        case State.STOPPING:
+            return f"is being stopped: {cause}"
+        case State.STOPPED:
+            return ("ended: " if life.completed else "is stopped: ") + (cause or "nobody started it")
+        case State.RESTARTING:
+            wait = format_duration(_or(life.timer, now) - now)
+            return f"is in back-off for another {wait} after {_deaths(life)}: {cause}" + _limit(process, life)
+        case State.FAILED:
+            return f"failed: {cause}"
+
+
+def _or(moment: float | None, now: float) -> float:
+    return now if moment is None else moment
+
+
+def _deaths(life: Life) -> str:
+    return "1 death" if life.tries == 1 else f"{life.tries} deaths"
+
+
+def _limit(process: ResolvedProcess, life: Life) -> str:
+    restart = process.restart
+    if restart.policy is RestartPolicy.NEVER or not restart.limit:
+        return ""
+    return f" (it is given up after {restart.limit} restarts)"
+
+
+def _readiness(process: ResolvedProcess, life: Life, now: float) -> str:
+    if process.ready.ok_string:
+        rest = f", for at most {format_duration(life.timer - now)} more" if life.timer is not None else ""
+        return f": it has not said {process.ready.ok_string}{rest}"
+    if life.timer is not None:
+        return f": it counts as ready in {format_duration(life.timer - now)}"
+    return ""
+
+
+def _waiting(process: ResolvedProcess, others: Mapping[str, Life], now: float) -> list[str]:
+    lines = []
+    for name in process.depends_on:
+        life = others.get(name)
+        if life is None:
+            lines.append(f"{name} is not known.")
+        elif life.state is State.RESTARTING:
+            wait = format_duration(_or(life.timer, now) - now)
+            lines.append(
+                f"It waits for {name}, which is in back-off for another {wait}"
+                f" after {_deaths(life)}: {life.cause.text}."
+            )
+        elif not life.ready:
+            cause = f": {life.cause.text}" if life.cause.text else ""
+            lines.append(f"It waits for {name}, which is {life.state.value}{cause}.")
+    return lines

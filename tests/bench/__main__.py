@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.bench [--rows a,b] [--peers x,y] [--quick]`: print the figures side by side."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from . import cgroup_join, proc
+from .image import Installs
+from .peers import PEERS
+from .probe import BenchError, Probe
+from .rows import GROUPS, QUICK, ROWS, Effort, Figure, Figures, measure
+from .table import cell, heading, render
+
+
+def _listed(text: str, known: Sequence[str], what: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word not in known:
+            raise SystemExit(f"bench: unknown {what} {word!r}; known: {', '.join(known)}")
+    return words
+
+
+def _images(base: str, probe: Probe, effort: Effort) -> tuple[Figures, str]:
+    """Return maestro's figures for image installs and a line about the pipeline beside it."""
+    try:
+        directory = os.path.join(base, "image")
+        installs = Installs(directory, effort.image_scale)
+    except BenchError as error:
+        return {"image": Figure(note=f"failed: {error}")}, ""
+    plain, ours = Figure(), Figure()
+    try:
+        for _ in range(effort.image):  # in turns: the machine's mood changes by the minute
+            plain.values.append(installs.pipeline())
+            ours.values.append(installs.maestro(probe))
+    except (BenchError, OSError) as error:
+        ours = Figure(note=f"failed: {error}")
+    finally:
+        installs.close()
+        shutil.rmtree(directory, ignore_errors=True)
+    size = f"{installs.archive.size / 1e6:.0f} MB tar.gz"
+    ratio = Figure([mine / other for mine, other in zip(ours.values, plain.values, strict=False)])
+    return {"image": ours, "image_ratio": ratio}, f"image: {size}; curl; sha256sum; tar xzf: {cell(plain)} s"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, leave nothing behind. Exit status 1 when a figure of maestro could not be taken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--rows", default=",".join(GROUPS), help=f"of {', '.join(GROUPS)}; default: all")
+    parser.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="fewer samples, a smaller image")
+    arguments = parser.parse_args(argv)
+    groups = _listed(arguments.rows, GROUPS, "row")
+    peers = _listed(arguments.peers, list(PEERS), "peer")
+    effort = QUICK if arguments.quick else Effort()
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    proc.adopt_orphans()
+    began = time.monotonic()
+    base = tempfile.mkdtemp(prefix="bench-")
+    os.chmod(base, 0o755)  # jobs of another user come through here
+    results: dict[str, Figures] = {}
+    notes: list[str] = []
+    join = Figure()
+    try:
+        probe = Probe(base)
+        for name in peers:
+            peer = PEERS[name]
+            if why := peer.missing():
+                notes.append(f"{name}: {why}")
+                continue
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            results[name] = measure(peer, base, probe, effort, groups)
+            if name.startswith("maestro"):  # beside what it is a part of: it differs with the machine's load
+                join.values += cgroup_join.measure(5)
+            if peer.note:
+                notes.append(f"{name}: {peer.note}")
+        if "image" in groups and "maestro" in results:
+            print("measuring image installs …", file=sys.stderr, flush=True)
+            figures, line = _images(base, probe, effort)
+            results["maestro"] |= figures
+            notes.append(line)
+        probe.close()
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        proc.end_everything()
+        shutil.rmtree(base, ignore_errors=True)
+    print(f"{heading()}; {time.monotonic() - began:.0f} s; median (min-max)\n")
+    print(render([row for row in ROWS if row.group in groups], results, join))
+    print("\n".join(note for note in notes if note))
+    mine = [
+        figure
+        for name, figures in results.items()
+        if name.startswith("maestro")
+        for figure in figures.values()
+    ]
+    return int(any(figure.note.startswith("failed") for figure in mine))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

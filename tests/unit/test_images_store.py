@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image store: what counts as installed, atomic switching, and cleaning up after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maestro_py.errors import Conflict, MaestroError, NotFound
+from maestro_py.images import store as store_module
+from maestro_py.images.store import ImageStore, remove_tree
+from maestro_py.spec.model import Checksum, ImageSpec
+
+
+def image(version: str = "1.0", job: str = "web", digit: str = "a", **more: Any) -> ImageSpec:
+    checksum = Checksum("sha256sum", digit * 64)
+    return ImageSpec(job=job, version=version, url=f"http://x/{version}.tgz", checksum=checksum, **more)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    store = ImageStore(str(tmp_path / "images"), str(tmp_path / "scratch"))
+    store.clean_staging()
+    return store
+
+
+def staged(store: ImageStore, spec: ImageSpec, content: str = "x") -> str:
+    download, tree = store.stage(spec)
+    Path(download).write_text("archive")
+    (Path(tree) / "d").mkdir(parents=True)
+    (Path(tree) / "d" / "file").write_text(content)
+    return tree
+
+
+def install(store: ImageStore, spec: ImageSpec, content: str = "x") -> str:
+    return store.publish(spec, staged(store, spec, content), {"bytes": len(content)})
+
+
+def empty(store: ImageStore) -> None:
+    while store.empty_trash():
+        pass
+    assert os.listdir(store.trash) == []
+
+
+def test_a_published_image_is_installed_where_the_path_says(store: ImageStore) -> None:
+    spec = image()
+    assert not store.installed(spec)
+    path = install(store, spec)
+    assert path == store.path(spec) == f"{store.root}/web/1.0-aaaaaaaaaaaa"
+    assert store.installed(spec)
+    assert Path(path, "d/file").read_text() == "x"
+    assert os.listdir(store.staging) == []
+
+
+def test_another_checksum_or_version_is_another_image(store: ImageStore) -> None:
+    install(store, image())
+    assert not store.installed(image(digit="b"))
+    assert not store.installed(image("1.1"))
+    same_digits = ImageSpec("web", "1.0", "u", checksum=Checksum("sha256sum", "a" * 12 + "b" * 52))
+    assert store.path(same_digits) == store.path(image())
+    assert not store.installed(same_digits)
+
+
+def test_without_a_checksum_the_url_stands_for_the_content(store: ImageStore) -> None:
+    spec = ImageSpec("web", "1", "http://x/one")
+    install(store, spec)
+    assert store.installed(spec)
+    assert not store.installed(ImageSpec("web", "1", "http://x/two"))
+
+
+def test_publishing_again_replaces_the_content_and_keeps_the_old_one_out_of_the_way(
+    store: ImageStore,
+) -> None:
+    path = install(store, image(), "old")
+    with open(path + "/d/file") as held:
+        install(store, image(), "new")
+        assert held.read() == "old"
+    assert Path(path, "d/file").read_text() == "new"
+    empty(store)
+
+
+def test_switching_moves_current_to_previous(store: ImageStore) -> None:
+    one, two = image("1"), image("2")
+    install(store, one)
+    install(store, two)
+    assert store.current("web") is None
+    store.switch("web", one)
+    assert store.previous("web") is None
+    store.switch("web", two)
+    store.switch("web", two)
+    current, previous = store.current("web"), store.previous("web")
+    assert current
+    assert previous
+    assert (current["version"], previous["version"]) == ("2", "1")
+    assert current["path"] == store.path(two)
+    assert os.readlink(f"{store.root}/web/current") == two.dirname
+    store.switch("web", one)
+    assert store.previous("web") == current
+
+
+def test_only_what_is_installed_becomes_current(store: ImageStore) -> None:
+    with pytest.raises(NotFound, match=r"cannot switch web to image web 1\.0: it is not installed"):
+        store.switch("web", image())
+
+
+@pytest.mark.parametrize("fault", ["rename", "_write_synced", "_sync_dir"])
+def test_an_interrupted_publish_is_not_installed_and_is_cleaned_up(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    install(store, image("0"))
+    spec = image()
+    tree = staged(store, spec)
+    calls = []
+
+    def power_cut(*args: object) -> None:
+        calls.append(args)
+        raise OSError(5, "power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.os if fault == "rename" else store_module, fault, power_cut)
+        with pytest.raises(MaestroError, match=r"cannot store image web 1\.0: power cut"):
+            store.publish(spec, tree, {})
+    assert calls
+    if fault != "_sync_dir":  # by then everything is there, if the disk took it
+        assert not store.installed(spec)
+    again = ImageStore(store.root, os.path.dirname(store.downloads))
+    again.clean_staging()
+    assert os.listdir(store.staging) == os.listdir(store.downloads) == []
+    assert again.installed(image("0"))
+    left = {name for name in os.listdir(f"{store.root}/web") if name.startswith("1.0")}
+    assert left == ({spec.dirname, spec.dirname + ".json"} if again.installed(spec) else set())
+    install(again, spec)
+    assert again.installed(spec)
+    empty(again)
+
+
+def test_a_crash_between_the_two_links_keeps_the_old_version_current(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("1", "2", "3"):
+        install(store, image(version))
+    store.switch("web", image("1"))
+    store.switch("web", image("2"))
+    link = store_module._link
+
+    def cut(directory: str, name: str, target: str) -> None:
+        if name == "current":
+            raise OSError(5, "power cut")
+        link(directory, name, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_link", cut)
+        with pytest.raises(MaestroError):
+            store.switch("web", image("3"))
+    current = store.current("web")
+    assert current
+    assert current["version"] == "2"
+    assert store.previous("web") is None
+
+
+def test_a_torn_record_is_no_record(store: ImageStore) -> None:
+    path = install(store, image())
+    Path(path + ".json").write_text('{"job": "we')
+    assert not store.installed(image())
+    assert store.list() == []
+
+
+def test_cleaning_takes_leftovers_and_nothing_else(store: ImageStore) -> None:
+    path = install(store, image())
+    store.switch("web", image())
+    staged(store, image("2"))
+    job = Path(path).parent
+    (job / "no-record").mkdir()
+    (job / "no-directory.json").write_text("{}")
+    (job / ".0123.json").write_text("{}")
+    (job / ".0123").symlink_to("x")
+    mine = Path(store.downloads).parent / "somebody-elses"
+    mine.write_text("")
+    store.clean_staging()
+    assert sorted(os.listdir(job)) == sorted(
+        ["current", os.path.basename(path), os.path.basename(path) + ".json"]
+    )
+    assert mine.exists()
+    assert store.installed(image())
+    empty(store)
+
+
+def test_the_list_says_which_version_is_which(store: ImageStore) -> None:
+    for version in ("1", "2", "3"):
+        install(store, image(version))
+    install(store, image(job="../odd job/"), "xyz")
+    store.switch("web", image("1"))
+    store.switch("web", image("3"))
+    rows = store.list()
+    assert [(row["job"], row["version"], row["current"], row["previous"]) for row in rows] == [
+        ("../odd job/", "1.0", False, False),
+        ("web", "1", False, True),
+        ("web", "2", False, False),
+        ("web", "3", True, False),
+    ]
+    assert rows[0]["size"] == 3
+    assert rows[0]["checksum"] == {"type": "sha256sum", "value": "a" * 64}
+    assert rows[0]["path"].startswith(store.root + "/%2E")
+
+
+def test_removing_a_version_and_a_job(store: ImageStore) -> None:
+    for version in ("1", "2"):
+        install(store, image(version))
+        store.switch("web", image(version))
+    with pytest.raises(Conflict, match="it is the current version"):
+        store.remove_version("web", image("2").dirname)
+    for wrong in ("nothing", "current", "..", "../web"):
+        with pytest.raises((NotFound, Conflict)):
+            store.remove_version("web", wrong)
+    store.remove_version("web", image("1").dirname)
+    assert store.previous("web") is None
+    assert [row["version"] for row in store.list()] == ["2"]
+    store.remove("web")
+    store.remove("web")
+    assert store.list() == []
+    empty(store)
+
+
+def test_discarding_takes_files_directories_and_nothing(store: ImageStore) -> None:
+    download, tree = store.stage(image())
+    store.discard(download, tree)
+    tree = staged(store, image())
+    store.discard(*(os.path.join(store.downloads, name) for name in os.listdir(store.downloads)), tree)
+    assert os.listdir(store.downloads) == os.listdir(store.staging) == []
+    empty(store)
+
+
+def test_the_trash_is_emptied_in_slices(store: ImageStore) -> None:
+    path = Path(install(store, image()))
+    for index in range(300):
+        (path / f"{index}").mkdir()
+        (path / f"{index}" / "file").touch()
+    store.remove("web")
+    slices = 1
+    while store.empty_trash(0.001):
+        slices += 1
+        assert slices < 1000
+    assert slices > 2
+    empty(store)
+
+
+def test_a_tree_goes_whatever_is_in_it_and_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    deep = tmp_path / "tree" / "/".join(["d"] * 400)
+    deep.mkdir(parents=True)
+    (deep / "link").symlink_to(tmp_path / "kept")
+    os.mkfifo(deep / "fifo")
+    (tmp_path / "tree" / "locked").mkdir()
+    (tmp_path / "tree" / "locked" / "file").touch()
+    (tmp_path / "tree" / "locked").chmod(0o555)
+    assert remove_tree(str(tmp_path / "tree"))
+    assert remove_tree(str(tmp_path / "tree"))
+    assert os.listdir(tmp_path) == ["kept"]
+    assert (tmp_path / "kept" / "file").exists()
+
+
+def test_an_image_that_cannot_fit_is_refused_with_figures(store: ImageStore) -> None:
+    assert store.free_space_problem(image()) is None
+    problem = store.free_space_problem(image(size=1 << 60))
+    assert problem
+    assert problem.startswith("cannot install image web 1.0: needs ")
+    assert problem.endswith(f" free on {store.root}")
+    assert 0 < store.unpack_room() < 1 << 60
+    assert 0 < store.download_room() < 1 << 60
+
+
+def test_a_store_that_cannot_be_made_says_where(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = ImageStore(str(tmp_path / "file" / "images"), str(tmp_path))
+    with pytest.raises(MaestroError, match=r"cannot use the image directories: .*Not a directory"):
+        store.stage(image())
+
+
+@given(job=st.text(min_size=1, max_size=30), version=st.text(max_size=20))
+def test_no_name_leaves_the_store(job: str, version: str) -> None:
+    try:
+        job.encode(), version.encode()
+    except UnicodeEncodeError:
+        return
+    path = ImageStore("/store", "/scratch").path(image(version, job))
+    assert os.path.normpath(path) == path
+    assert path.startswith("/store/")
+    assert path.count("/") == 3
+    assert not path.split("/")[2].startswith(".")
+
+
+def test_the_daemon_may_import_it() -> None:
+    heavy = {"asyncio", "logging", "argparse", "subprocess", "threading", "pathlib", "tempfile", "shutil"}
+    heavy |= {"hashlib", "tarfile", "zipfile", "requests", "urllib"}
+    code = "import sys; now = {*sys.modules}; import maestro_py.images.store, json"
+    code += "; print(json.dumps([*({*sys.modules} - now)]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert heavy & {*json.loads(done.stdout)} == set()
