@@ -2,7 +2,7 @@
 """Image versions on disk: staging, publishing, current and previous, removal.
 
     <root>/<job>/<version>            the unpacked tree, never written again once published
-    <root>/<job>/<version>.json       what it is; written last, so its presence is the commit mark
+    <root>/<job>/.<version>.json      what it is; written last, so its presence is the commit mark
     <root>/<job>/current, previous    relative links, each switched by one rename
     <root>/.staging, <root>/.trash    trees on their way in and out, on the same file system
     <scratch>/downloads               archives on their way in
@@ -149,11 +149,11 @@ class ImageStore:
                 os.makedirs(job_dir, 0o755)
                 _sync_dir(self.root)
             if os.path.lexists(target):
-                _unlink(target + ".json")
+                _unlink(_record(target))
                 _sync_dir(job_dir)
                 self._to_trash(target)
             os.rename(unpack_path, target)
-            _write_synced(target + ".json", json.dumps(record, sort_keys=True))
+            _write_synced(_record(target), json.dumps(record, sort_keys=True))
             _sync_dir(job_dir)
         except OSError as error:
             raise MaestroError(f"cannot store image {_label(image)}: {_why(error)}") from error
@@ -193,7 +193,7 @@ class ImageStore:
             raise Conflict(f"cannot remove image {job} {dirname}: it is the current version")
         if self._target(job, "previous") == dirname:
             _unlink(os.path.join(job_dir, "previous"))
-        _unlink(target + ".json")
+        _unlink(_record(target))
         self._to_trash(target)
 
     def clean_staging(self) -> None:
@@ -210,9 +210,9 @@ class ImageStore:
                     if os.path.basename(path).startswith("."):
                         _unlink(path)
                 elif os.path.isdir(path):
-                    if not os.path.isfile(path + ".json"):
+                    if not os.path.isfile(_record(path)):
                         self._to_trash(path)
-                elif not os.path.isdir(path.removesuffix(".json")):
+                elif not os.path.isdir(_recorded(path)):
                     _unlink(path)
 
     def empty_trash(self, seconds: float = 0.02) -> bool:
@@ -249,7 +249,7 @@ class ImageStore:
 
     def _meta(self, job: str, dirname: str) -> dict[str, Any] | None:
         path = os.path.join(self._job_dir(job), dirname)
-        meta = _read_record(path + ".json")
+        meta = _read_record(_record(path))
         if meta is None or not os.path.isdir(path):
             return None
         return {**meta, "path": path, "dirname": dirname}
@@ -272,7 +272,7 @@ class ImageStore:
                 if not path.endswith(".json"):
                     continue
                 record = _read_record(path)
-                dirname = os.path.basename(path).removesuffix(".json")
+                dirname = os.path.basename(_recorded(path))
                 meta = record and self._meta(record["job"], dirname)
                 if not meta:
                     continue
@@ -359,6 +359,18 @@ def _unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def _record(version: str) -> str:
+    """Return the record of a version's directory; hidden, as Node loads `<name>.json` for `<name>`."""
+    directory, name = os.path.split(version)
+    return os.path.join(directory, f".{name}.json")
+
+
+def _recorded(record: str) -> str:
+    """Return the version's directory that a record belongs to."""
+    directory, name = os.path.split(record)
+    return os.path.join(directory, name.removeprefix(".").removesuffix(".json"))
 
 
 def _read_record(path: str) -> dict[str, Any] | None:

@@ -135,8 +135,8 @@ def test_an_interrupted_publish_is_not_installed_and_is_cleaned_up(
     again.clean_staging()
     assert os.listdir(store.staging) == os.listdir(store.downloads) == []
     assert again.installed(image("0"))
-    left = {name for name in os.listdir(f"{store.root}/web") if name.startswith("1.0")}
-    assert left == ({spec.dirname, spec.dirname + ".json"} if again.installed(spec) else set())
+    left = {name for name in os.listdir(f"{store.root}/web") if name.lstrip(".").startswith("1.0")}
+    assert left == ({spec.dirname, f".{spec.dirname}.json"} if again.installed(spec) else set())
     install(again, spec)
     assert again.installed(spec)
     empty(again)
@@ -168,7 +168,7 @@ def test_a_crash_between_the_two_links_keeps_the_old_version_current(
 
 def test_a_torn_record_is_no_record(store: ImageStore) -> None:
     path = install(store, image())
-    Path(path + ".json").write_text('{"job": "we')
+    Path(os.path.dirname(path), f".{os.path.basename(path)}.json").write_text('{"job": "we')
     assert not store.installed(image())
     assert store.list() == []
 
@@ -179,14 +179,14 @@ def test_cleaning_takes_leftovers_and_nothing_else(store: ImageStore) -> None:
     staged(store, image("2"))
     job = Path(path).parent
     (job / "no-record").mkdir()
-    (job / "no-directory.json").write_text("{}")
+    (job / ".no-directory.json").write_text("{}")
     (job / ".0123.json").write_text("{}")
     (job / ".0123").symlink_to("x")
     mine = Path(store.downloads).parent / "somebody-elses"
     mine.write_text("")
     store.clean_staging()
     assert sorted(os.listdir(job)) == sorted(
-        ["current", os.path.basename(path), os.path.basename(path) + ".json"]
+        ["current", os.path.basename(path), f".{os.path.basename(path)}.json"]
     )
     assert mine.exists()
     assert store.installed(image())
