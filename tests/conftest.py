@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,29 @@ def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 
     def make(config: str = "", *, name: str = "device", env: dict[str, str] | None = None) -> Daemon:
         daemon = Daemon(tmp_path / name, config, env)
+        made.append(daemon)
+        return daemon.start()
+
+    yield make
+    for daemon in made:
+        daemon.close()
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """Return a directory that every user may pass, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="maestro-test-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def make_public_daemon(public_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Return a maker of a started daemon that jobs and people of other users can reach."""
+    made: list[Daemon] = []
+
+    def make(config: str = "") -> Daemon:
+        daemon = Daemon(public_path / "device", config)
         made.append(daemon)
         return daemon.start()
 

@@ -14,8 +14,8 @@ from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.tasks import Task
 from maestro_py.errors import MaestroError
 from maestro_py.images.store import ImageStore
-from maestro_py.plan import Action, Plan, Wanted
-from maestro_py.spec.model import Checksum, ConfigFile, ImageSpec
+from maestro_py.plan import Action, Plan, Step, Wanted
+from maestro_py.spec.model import Checksum, ConfigFile
 
 AT_ONCE = 4
 """Downloads at a time (upstream's MAX_CONCURRENT_DOWNLOADS)."""
@@ -25,10 +25,6 @@ READ_TIMEOUT = 30.0
 DEADLINE = 6 * 3600.0
 """Seconds to connect, of silence, and for a whole download."""
 
-MAX_DOWNLOAD = 4 << 30
-"""Bytes that a download may have when its document does not say."""
-
-MAX_UNPACKED = 16 << 30
 MAX_ENTRIES = 1_000_000
 
 
@@ -67,9 +63,7 @@ class Fetcher:
         work: list[tuple[str, Coroutine[Any, Any, None]]] = []
         for step in plan.steps:
             if step.action is Action.FETCH_IMAGE:
-                work.append(
-                    (step.process or f"/{step.subject}", self._image(want.images[step.subject], task))
-                )
+                work.append((step.process or f"/{step.subject}", self._image(want, step, task)))
             elif step.action is Action.FETCH_CONFIG:
                 job, _, name = step.subject.partition("/")
                 for item in want.configs[job, name].files:
@@ -91,7 +85,11 @@ class Fetcher:
                 each.cancel()
         return fetched
 
-    async def _image(self, image: ImageSpec, task: Task) -> None:
+    async def _image(self, want: Wanted, step: Step, task: Task) -> None:
+        image = want.images[step.subject]
+        process = want.processes.get(step.process)
+        # an absolute link stays inside only where the image becomes a root of its own
+        is_root = process is not None and process.root == self.images.path(image)
         problem = self.images.free_space_problem(image)
         if problem:
             raise MaestroError(problem)
@@ -99,15 +97,18 @@ class Fetcher:
         download, tree = self.images.stage(image)
         try:
             async with self._slots:
-                await self._download(image.url, download, image.size, image.checksum, label, task)
+                # the tree made of it is synced; the archive is gone after that
+                await self._download(image.url, download, image.size, image.checksum, label, task, sync=False)
                 task.advance(label, "unpack", 0, None, "running")
                 request = {
                     "archive": download,
+                    "name": f"image {label}",
                     "dest": tree,
                     "image_type": image.image_type,
-                    "max_bytes": MAX_UNPACKED,
+                    "max_bytes": self.images.unpack_room(),
                     "max_entries": MAX_ENTRIES,
                     "owner": None,
+                    "allow": ["absolute-links"] if is_root else [],
                 }
                 try:
                     result = await helpers.run(self.loop, "maestro_py.images.unpack", request)
@@ -126,7 +127,7 @@ class Fetcher:
         label = "/".join(key)
         try:
             async with self._slots:
-                await self._download(item.url, path, item.size, item.checksum, label, task)
+                await self._download(item.url, path, item.size, item.checksum, label, task, sync=True)
         except BaseException:
             if os.path.exists(path):
                 os.unlink(path)
@@ -135,14 +136,23 @@ class Fetcher:
         fetched.files[key] = path
 
     async def _download(
-        self, url: str, path: str, size: int, checksum: Checksum | None, label: str, task: Task
+        self,
+        url: str,
+        path: str,
+        size: int,
+        checksum: Checksum | None,
+        label: str,
+        task: Task,
+        *,
+        sync: bool,
     ) -> None:
         task.advance(label, "download", 0, size or None, "running")
         request = {
             "url": url,
             "dest": path,
             "size": size,
-            "max_size": MAX_DOWNLOAD,
+            "max_size": self.images.download_room(),
+            "sync": sync,
             "checksum": {"type": checksum.type, "value": checksum.value} if checksum else None,
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,

@@ -19,6 +19,10 @@ from maestro_py.errors import InvalidDocument, MaestroError, Problem
 from maestro_py.process import launcher, reaper
 
 _CHUNK = 65536
+
+running: set[int] = set()
+"""Pids of the helpers at work; they are buried here, not as strangers."""
+
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PASSED_ON = (
     "PATH",
@@ -72,6 +76,7 @@ async def run(
         for fd in (stdin, write_end, null):
             os.close(fd)
     last: dict[str, Any] = {}
+    running.add(launch.pid)
     try:
         buffer = b""
         while True:
@@ -87,8 +92,9 @@ async def run(
         await loop.readable(launch.pidfd)
         exit = reaper.wait(launch.pid, launch.pidfd)
     finally:
-        # reached early only when the work is cancelled
+        # when the work is cancelled it is still there, and its zombie goes the way of all strangers
         reaper.send_signal(launch.pidfd, signal.SIGKILL)
+        running.discard(launch.pid)
         failure = launcher.read_report(launch.report_fd)
         for fd in (read_end, launch.pidfd, launch.report_fd):
             os.close(fd)

@@ -15,7 +15,7 @@ from typing import Any
 
 import maestro_py
 from maestro_py import shipped
-from maestro_py.daemon import log, settings
+from maestro_py.daemon import helpers, log, settings
 from maestro_py.daemon.api import Api
 from maestro_py.daemon.change import Changer
 from maestro_py.daemon.fetching import Fetcher
@@ -122,6 +122,7 @@ class Daemon:
         self._failure: MaestroError | None = None
         self.config = DaemonConfig()
         self.server: Server | None = None
+        self.groups: cgroups.Cgroups | None = None
 
     def run(self) -> None:
         """Start, serve until told to stop, end."""
@@ -141,6 +142,8 @@ class Daemon:
         self.loop.spawn(self._start(), name="start")
         self.loop.run()
         if self._failure:
+            if self.groups:
+                self.groups.remove_base()
             raise self._failure
 
     async def _start(self) -> None:
@@ -148,6 +151,10 @@ class Daemon:
             await self._begin()
         except MaestroError as error:
             self._failure = error
+            self.loop.stop()
+        except Exception as error:
+            self._on_error("start", error)
+            self._failure = MaestroError("cannot start: internal error, see above")
             self.loop.stop()
 
     async def _begin(self) -> None:
@@ -159,7 +166,7 @@ class Daemon:
         for database in (store, run_store):
             if database.warning:
                 log.error(database.warning)
-        groups = cgroups.detect(self._cgroup_base())
+        groups = self.groups = cgroups.detect(self._cgroup_base())
         groups.prepare()
         images = ImageStore(self.paths.images, self.paths.scratch)
         images.clean_staging()
@@ -244,11 +251,9 @@ class Daemon:
 
     def _reap_strangers(self) -> None:
         """Bury orphans that became our children because we are their sub-reaper."""
-        known = (
-            {unit.launch.pid for unit in self.supervisor.units.values() if unit.launch}
-            if self.server
-            else set()
-        )
+        known = set(helpers.running)
+        if self.server:
+            known |= {unit.launch.pid for unit in self.supervisor.units.values() if unit.launch}
         reaper.reap_strangers(known)
 
     async def _reload(self) -> None:

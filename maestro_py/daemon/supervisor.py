@@ -33,7 +33,7 @@ from maestro_py.lifecycle import (
 from maestro_py.plan import IDLE
 from maestro_py.process.cgroups import Cgroups
 from maestro_py.process.kernel import boot_id
-from maestro_py.spec.model import DaemonConfig, ResolvedProcess, RestartPolicy, State, safe_name
+from maestro_py.spec.model import DaemonConfig, ResolvedProcess, RestartPolicy, State
 from maestro_py.state.events import Happened, History
 from maestro_py.state.store import Note, RunStore, Store
 
@@ -157,7 +157,7 @@ class Supervisor:
             if effect is Effect.LAUNCH:
                 self.runner.launch(unit)
                 if unit.launch:
-                    identity = (self.boot_id, unit.launch.pid, unit.launch.start_ticks, safe_name(unit.name))
+                    identity = (self.boot_id, unit.launch.pid, unit.launch.start_ticks, unit.name)
                     self._identities[unit.name] = identity
             elif effect is Effect.TERMINATE:
                 self.runner.terminate(unit)
@@ -232,7 +232,7 @@ class Supervisor:
         dirty, self._dirty_notes = self._dirty_notes, set()
         try:
             for name in sorted(dirty):
-                self.store.note(name, self._notes[name])
+                self.store.note(name, self._notes[name], durable=False)
         except MaestroError as error:
             log.error(str(error))
 
@@ -277,6 +277,8 @@ class Supervisor:
         unit.stopped_by_hand = by_hand
         self.feed(unit, Stop(cause))
         self._remember(unit)
+        if by_hand and unit.process.restart.policy is RestartPolicy.UNLESS_STOPPED:
+            self.store.note(process, self._notes[process], durable=True)
 
     def restart(self, process: str, cause: Cause) -> None:
         """Stop a unit if it runs, and start it."""
@@ -327,7 +329,8 @@ class Supervisor:
                 deadline = self.loop.time() + 5
                 while group.populated() and self.loop.time() < deadline:
                     time.sleep(0.005)
-            group.remove()
+            if not group.remove():
+                log.warning(f"{name}: its control group is still in use")
             group.close()
 
     async def shut_down(self, *, keep: bool) -> None:

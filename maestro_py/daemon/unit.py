@@ -22,14 +22,20 @@ from maestro_py.daemon.waiting import Signal
 from maestro_py.errors import MaestroError
 from maestro_py.exits import Exit
 from maestro_py.lifecycle import Event, Exited, Launched, LaunchFailed, Life, Ready
-from maestro_py.process import launcher, reaper
+from maestro_py.process import accounts, launcher, reaper
 from maestro_py.process.cgroups import Cgroup, Cgroups
-from maestro_py.process.output import Output
-from maestro_py.spec.model import ResolvedProcess, State, safe_name
+from maestro_py.process.output import PIPE_SIZE, Output
+from maestro_py.spec.model import ResolvedProcess, State
 from maestro_py.units import format_size
 
 DESCRIPTORS = 8
 """Descriptors a running process takes at most: pidfd, report, two FIFOs, log, group and its limits."""
+
+RUSH, GATHER = 0.005, 0.001
+"""A job that writes again within RUSH seconds is read GATHER seconds later, to find more at once."""
+
+SMALL, FULL = PIPE_SIZE // 8, PIPE_SIZE * 3 // 4
+"""Bytes at a time of a job that writes line by line, and of one that fills its pipe."""
 
 POLL = 0.02
 """Seconds between looks at a dying group where the kernel cannot tell us that it is empty."""
@@ -78,7 +84,8 @@ class Unit:
         self.cgroup: Cgroup | None = None
         self.oom_kills = 0
         self.output: Output | None = None
-        self.drain_timer: LoopTimer | None = None
+        self.pumped = 0.0
+        self.gather = True
         self.watching: int | None = None
 
     @property
@@ -128,7 +135,8 @@ class Runner:
             self._launch(unit, fds)
         except (MaestroError, OSError) as error:
             text = error.message if isinstance(error, MaestroError) else f"cannot start {unit.name}: {error}"
-            event = LaunchFailed(text, lasting=isinstance(error, _Refused))
+            number = getattr(error, "errno", None)
+            event = LaunchFailed(text, lasting=isinstance(error, _Refused) or number in _LASTING)
             unit.launch = None
             self.loop.call_soon(lambda: self.feed(unit, event))
         finally:
@@ -138,12 +146,13 @@ class Runner:
     def _launch(self, unit: Unit, fds: list[int]) -> None:
         process = unit.process
         if unit.cgroup is None:
-            unit.cgroup = self.cgroups.create(safe_name(unit.name), process.limits)
+            unit.cgroup = self.cgroups.create(unit.name, process.limits)
         unit.oom_kills = unit.cgroup.oom_kills()
         try:
-            owner = launcher.owner(process)
+            who = accounts.credentials(process)
         except MaestroError as error:
             raise _Refused(error.message) from error
+        owner = (who.uid, who.gid)
         if unit.output:
             unit.output.owner = owner
         else:
@@ -168,6 +177,7 @@ class Runner:
                     env=(*process.env, *unit.cgroup.env),
                     rlimits=(*self.job_rlimits, *process.rlimits),
                 ),
+                who=who,
                 daemon_env=self.environ,
                 stdin_fd=stdin,
                 stdout_fd=stdout,
@@ -183,7 +193,7 @@ class Runner:
         self.loop.add_reader(launch.report_fd, lambda: self._report(unit))
         self.loop.add_reader(launch.pidfd, lambda: self._main_exited(unit))
         for fd in unit.output.fds():
-            self.loop.add_reader(fd, lambda fd=fd: self._pump(unit, fd))  # type: ignore[misc]
+            self._watch_output(unit, fd)
 
     def terminate(self, unit: Unit) -> None:
         """Ask every process of the unit to end, with its stop signal."""
@@ -196,7 +206,7 @@ class Runner:
         if unit.cgroup:
             try:
                 unit.cgroup.kill()
-            except OSError as error:
+            except (MaestroError, OSError) as error:
                 log.error(f"cannot kill the group of {unit.name}: {error}")
 
     def signal(self, unit: Unit, number: int, *, everybody: bool = False) -> None:
@@ -229,8 +239,11 @@ class Runner:
         """Give back what a unit that is down holds; its FIFOs stay for the next start, unless forgotten."""
         if unit.cgroup:
             group, unit.cgroup = unit.cgroup, None
-            if not group.remove():
-                log.warning(f"the control group of {unit.name} could not be removed")
+            try:
+                if not group.remove():
+                    log.warning(f"the control group of {unit.name} is still in use")
+            except MaestroError as error:
+                log.warning(error.message)
             group.close()
         if unit.output:
             output, unit.output = unit.output, None
@@ -253,10 +266,29 @@ class Runner:
             unit.failure = failure
 
     def _pump(self, unit: Unit, fd: int) -> None:
-        if unit.output and unit.output.pump(fd):
+        output = unit.output
+        if output is None:
+            return
+        before = output.position
+        if output.pump(fd):
             self._report(unit)
             self.feed(unit, Ready())
         unit.written.notify()
+        now = self.loop.time()
+        moved, since = output.position - before, now - unit.pumped
+        unit.pumped = now
+        if since > RUSH or moved < SMALL:
+            unit.gather = True
+        elif moved >= FULL:
+            unit.gather = False  # it fills the pipe while we wait: waiting would hold it up
+        if since < RUSH and unit.gather and not output.waiting:
+            # it writes line by line: let some gather in the pipe, a wake-up for each costs more than they do
+            self.loop.remove_reader(fd)
+            self.loop.call_later(GATHER, lambda: self._watch_output(unit, fd))
+
+    def _watch_output(self, unit: Unit, fd: int) -> None:
+        if unit.output and unit.launch and fd in unit.output.fds():
+            self.loop.add_reader(fd, lambda: self._pump(unit, fd))
 
     def _main_exited(self, unit: Unit) -> None:
         launch = unit.launch
@@ -288,7 +320,7 @@ class Runner:
         """Look whether the group is empty by now; ask again later where no event will say so."""
         if unit.cgroup and unit.cgroup.populated():
             if unit.watching is None:
-                unit.drain_timer = self.loop.call_later(POLL, lambda: self._drained(unit))
+                self.loop.call_later(POLL, lambda: self._drained(unit))
             return
         if unit.watching is not None:
             self.loop.remove_reader(unit.watching)
@@ -299,9 +331,10 @@ class Runner:
         """The last process is gone: take what it left behind and tell the lifecycle."""
         if unit.output:
             for fd in unit.output.fds():
-                self._pump(unit, fd)
                 self.loop.remove_reader(fd)
-            unit.output.finish()
+            if unit.output.finish():
+                self.feed(unit, Ready())
+            unit.written.notify()
         exit, failure = unit.exit, unit.failure
         unit.launch = None
         if failure is not None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """YAML documents to plain data. The daemon never imports this: it runs it as a helper program.
 
-`python -m maestro_py.spec.yamltext FILE` prints the document as JSON, or `{"problems": [...]}` and
-exits 1. YAML 1.1 as PyYAML reads it (so 022 is eighteen), except that dates stay text.
+`python -m maestro_py.spec.yamltext FILE` prints `{"document": ...}`, or `{"problems": [...]}` and exits 1.
+YAML 1.1 as PyYAML reads it (so 022 is eighteen), except that dates stay text.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def main(arguments: list[str]) -> int:
     try:
         with open(arguments[0], "rb") as file:
             data = load(file.read(), arguments[0])
-        text = json.dumps(data)
+        text = json.dumps({"document": data})
     except OSError as error:
         problems = [Problem("", f"cannot read {arguments[0]}: {error.strerror}")]
     except InvalidDocument as error:

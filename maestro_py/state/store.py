@@ -161,10 +161,14 @@ class Store(_Database):
         rows = self._read("SELECT process, stopped, cause FROM notes")
         return {process: Note(bool(stopped), cause) for process, stopped, cause in rows}
 
-    def note(self, process: str, note: Note) -> None:
-        """Remember something of a process."""
+    def note(self, process: str, note: Note, *, durable: bool = True) -> None:
+        """Remember something of a process. Not durable: a power cut may take the last seconds of it."""
         values = (process, int(note.stopped), note.cause)
-        self._write([("INSERT OR REPLACE INTO notes VALUES (?,?,?)", values)])
+        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        try:
+            self._write([("INSERT OR REPLACE INTO notes VALUES (?,?,?)", values)])
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
 
     def forget(self, process: str) -> None:
         """Drop what is remembered of a process."""

@@ -42,7 +42,9 @@ class Daemon:
             (root / "maestro.yaml").write_text(config)
 
     def start(self) -> Daemon:
-        """Start it and wait until it serves its socket."""
+        """Start it and wait until it serves its socket; the one before has ended or is about to."""
+        if self.process:
+            self.process.wait(30)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.program, "--root", str(self.root)],

@@ -111,6 +111,7 @@ class Device(RuleBasedStateMachine):
         self.launches = 0
         self.tell(Again(ASKED))
         assert self.life.tries == self.life.restarts == 0
+        assert self.life.next is (Next.START if self.life.state is State.STOPPING else Next.STAY)
 
     @rule(disable=st.booleans())
     def stop(self, disable: bool) -> None:
@@ -148,7 +149,23 @@ class Device(RuleBasedStateMachine):
         self.exists = False
         self.tell(exited, chance)
 
+    @precondition(lambda self: self.exists and self.life.state is not State.STOPPING)
+    @rule(times=st.integers(1, 5))
+    def dies_again_and_again(self, times: int) -> None:
+        for _ in range(times):
+            if self.exists and not self.execed:
+                self.exec_succeeds()
+            if self.exists:
+                self.exits(Exited(Exit(code=7)), 0.5)
+            if self.life.state is State.RESTARTING:
+                self.the_timer_strikes()
+            self.restarts_are_counted_right()
+
     # what others do
+
+    @rule()
+    def outdated_news_of_dependencies_comes(self) -> None:
+        self.tell(DepsReady())
 
     @precondition(lambda self: not self.deps_ready)
     @rule()

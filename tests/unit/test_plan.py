@@ -75,6 +75,7 @@ class Device:
     images: dict[str, ImageSpec] = field(default_factory=dict)
     installed: set[tuple[str, str]] = field(default_factory=set)
     configs: dict[tuple[str, str], ConfigSpec] = field(default_factory=dict)
+    where: dict[tuple[str, str], str] = field(default_factory=dict)  # the process a config lies with
     fetched: set[str] = field(default_factory=set)
 
     def facts(self) -> Is:
@@ -102,6 +103,8 @@ class Device:
             assert self.processes[name].process == process, f"{name} differs and no step says so"
             held = {(c.job, c.name): c for c in process.configs}
             assert {k: c for k, c in self.configs.items() if self.jobs_process(k[0], want) == name} == held
+            assert {self.where[key] for key in held} <= {name}, "a config lies with another process"
+        assert set(self.jobs) <= set(want.jobs)
         self.jobs = dict(want.jobs)
         return plan
 
@@ -145,6 +148,7 @@ class Device:
         if config.files and (moved or old is None or old.files != config.files):
             assert step.subject in self.fetched, "files were not fetched"
         self.configs[name, config_name] = config
+        self.where[name, config_name] = step.process
 
     def do_start(self, step: Any, want: Wanted) -> None:
         process = want.processes[step.process]

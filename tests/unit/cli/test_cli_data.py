@@ -107,7 +107,7 @@ def test_templates_are_listed_and_shown(run: Any, daemon: Any) -> None:
     daemon.answers["GET", "/v1/templates"] = {"templates": [template]}
     daemon.answers["GET", "/v1/templates/binary"] = template
     assert run("template", "list").out.splitlines()[1].split() == ["binary", "shipped", "/bin/x"]
-    assert run("template", "show", "binary").json == template
+    assert run("template", "show", "binary").json == {"name": "binary", "exec_cmd": "/bin/x"}
 
 
 def test_images_are_listed(run: Any, daemon: Any) -> None:

@@ -157,7 +157,7 @@ def test_the_helper_program_prints_json(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a: é\nb: [1, 2]\n")
     done = run_helper(str(file))
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"a": "é", "b": [1, 2]})
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"document": {"a": "é", "b": [1, 2]}})
 
 
 @pytest.mark.parametrize(("content", "why"), [("a: [1\n", "not valid YAML"), (None, "No such file")])

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command writes: text for a terminal or for a pipe, tables, JSON.
+
+Texts that come from jobs and documents are cleaned of control characters before they reach a
+terminal. Colours are used on a terminal only, and not with NO_COLOR (https://no-color.org) or
+TERM=dumb.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # typing's constant, without the import of typing
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+COLOURS = {
+    "RUNNING": "32",
+    "complete": "32",
+    "yes": "32",
+    "ok": "32",
+    "+": "32",
+    "STARTING": "33",
+    "STOPPING": "33",
+    "RESTARTING": "33",
+    "WAITING_FOR_DEPS": "33",
+    "running": "33",
+    "queued": "33",
+    "no": "33",
+    "missing": "33",
+    "~": "33",
+    "FAILED": "31",
+    "failed": "31",
+    "-": "31",
+}
+"""SGR codes of the words that have a colour: green is well, yellow on its way, red wants attention."""
+
+
+def clean(text: object) -> str:
+    """Return text that cannot move the cursor or ring the bell: control characters become `?`."""
+    plain = str(text).replace("\n", " ").replace("\t", " ")
+    if plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() else "?" for c in plain)
+
+
+class Screen:
+    """Standard output and standard error, and what they can do."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self.out = out
+        self.err = err
+        dumb = os.environ.get("TERM", "") in ("", "dumb")
+        self.terminal = out.isatty()
+        self.moves = self.terminal and not dumb
+        self.colours = self.moves and not os.environ.get("NO_COLOR")
+        self.ellipsis = "…" if (out.encoding or "").lower().replace("-", "") == "utf8" else "~"
+
+    @property
+    def width(self) -> int:
+        """Columns: $COLUMNS, else the terminal's, else 80."""
+        columns = os.environ.get("COLUMNS", "")
+        if columns.isascii() and columns.isdigit() and int(columns) > 0:
+            return int(columns)
+        if self.terminal:
+            try:
+                return os.get_terminal_size(self.out.fileno()).columns or 80
+            except OSError:
+                pass
+        return 80
+
+    def line(self, text: str = "") -> None:
+        """Write one line to standard output."""
+        self.out.write(text + "\n")
+
+    def note(self, text: str) -> None:
+        """Write one line about the run itself to standard error, after what was printed so far."""
+        self.out.flush()
+        self.err.write(f"maestro: {text}\n")
+        self.err.flush()
+
+    def json(self, value: object, *, lines: bool = False) -> None:
+        """Write a JSON document, indented; with `lines` on one line and at once, for followers."""
+        import json
+
+        self.out.write(json.dumps(value, indent=None if lines else 2, ensure_ascii=False) + "\n")
+        if lines:
+            self.out.flush()
+
+    def paint(self, word: str, text: str = "") -> str:
+        """Return text (the word itself by default) in the colour of `word`, if there is one to use."""
+        code = COLOURS.get(word) if self.colours else None
+        return f"\x1b[{code}m{text or word}\x1b[0m" if code else text or word
+
+    def clip(self, text: str, width: int) -> str:
+        """Return text cut to a width, the cut marked."""
+        if len(text) <= width:
+            return text
+        return text[: width - 1] + self.ellipsis if width > 0 else ""
+
+    def table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        *,
+        shrink: Sequence[tuple[int, int]] = (),
+        right: Sequence[int] = (),
+        wide: bool = False,
+    ) -> None:
+        """Write an aligned table that fits the width; columns move closer before any is cut.
+
+        shrink: (column, least width) in the order in which columns give way. right: columns aligned
+        to the right. Words that have a colour get it.
+        """
+        cells = [[clean(cell) for cell in row] for row in rows]
+        widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
+        gaps = len(widths) - 1
+        over = 0 if wide else sum(widths) + 2 * gaps - self.width
+        gap = "  "
+        if over > 0:
+            over -= gaps
+            gap = " "
+        for column, least in shrink:
+            if over > 0:
+                cut = min(over, max(0, widths[column] - least))
+                widths[column] -= cut
+                over -= cut
+        for number, row in enumerate((head, *cells)):
+            parts = []
+            for i, cell in enumerate(row):
+                text = self.clip(cell, widths[i])
+                text = text.rjust(widths[i]) if i in right else text.ljust(widths[i])
+                parts.append(self.paint(cell, text) if number else text)
+            self.line(gap.join(parts).rstrip())
+
+
+def standard() -> Screen:
+    """Return the screen of this process; what its encoding cannot say becomes `?`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # the caller closed it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        else:
+            stream.reconfigure(errors="replace")
+    return Screen(sys.stdout, sys.stderr)
