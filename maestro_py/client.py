@@ -99,7 +99,10 @@ class Client:
         return self.request("GET", "/v1/status", {"job": list(jobs), "memory": memory})
 
     def action(self, job: str, verb: str) -> Any:
-        """Have a job started, stopped, restarted, reloaded, enabled or disabled; return the task's id."""
+        """Have something done to a job; return the task's id.
+
+        verb: start, stop, restart, reload, pause, resume, enable or disable.
+        """
         return self.request("POST", f"/v1/jobs/{quote(job)}/{quote(verb)}")
 
     def kill(self, job: str, signal: str = "SIGTERM") -> Any:

@@ -10,11 +10,15 @@ from maestro_py.units import signal_name
 
 @dataclass(frozen=True)
 class Exit:
-    """End of one process: an exit code, or the signal that killed it, or neither when nobody could tell."""
+    """End of one process: an exit code, or the signal that killed it, or neither when nobody could tell.
+
+    by: who had the signal sent, when that is known, as `root` or `uid 1000`.
+    """
 
     code: int | None = None
     signal: int | None = None
     core: bool = False
+    by: str = ""
 
     @classmethod
     def from_wait_status(cls, status: int) -> Exit:
@@ -27,7 +31,9 @@ class Exit:
     def describe(self) -> str:
         """Return `exit code 3`, `killed by SIGSEGV (core dumped)` or `ended, exit code not known`."""
         if self.signal is not None:
-            return f"killed by {signal_name(self.signal)}" + (" (core dumped)" if self.core else "")
+            core = " (core dumped)" if self.core else ""
+            sent = f", sent by {self.by}" if self.by else ""
+            return f"killed by {signal_name(self.signal)}{core}{sent}"
         if self.code is not None:
             return f"exit code {self.code}"
         return "ended, exit code not known"

@@ -19,6 +19,10 @@ KILL_AGAIN = 5.0
 """Seconds after which a group that outlived SIGKILL (uninterruptible sleep) is killed once more."""
 
 
+KILLED = " and was killed"
+"""How the cause of a stop ends that took SIGKILL."""
+
+
 class Kind(str, Enum):
     """What sort of thing a cause is; stable, for metrics and scripts."""
 
@@ -272,7 +276,11 @@ def _timer(life: Life, process: ResolvedProcess, now: Now) -> Outcome:
             return _stopping(life, Next.DEATH, cause, Effect.KILL, now.time + KILL_AGAIN)
         return _running(life, now), ()
     if life.state is State.STOPPING:
-        return replace(life, timer=now.time + KILL_AGAIN), (Effect.KILL,)
+        cause = life.cause
+        if cause.kind is not Kind.NOT_READY and not cause.text.endswith(KILLED):
+            after = f", did not end within {format_duration(process.stop_timeout)}{KILLED}"
+            cause = Cause(cause.kind, cause.text + after)
+        return replace(life, timer=now.time + KILL_AGAIN, cause=cause), (Effect.KILL,)
     if life.state is State.RESTARTING:
         return _go(replace(life, restarts=life.restarts + 1), now)
     return replace(life, timer=None), ()

@@ -218,8 +218,9 @@ def _process_steps(
     if not up:
         reason = _start_reason(actual, want, changes, revive)
         return [*places, *([Step(Action.START, name, reason, name)] if reason else update)]
-    hard = _joined([c for c in changes if c.how is How.RESTART])
-    if hard:
+    if any(c.how is How.RESTART for c in changes):
+        # what forces the restart comes first
+        hard = _joined(sorted(changes, key=lambda c: c.how is not How.RESTART))
         return [Step(Action.STOP, name, hard, name), *places, Step(Action.START, name, hard, name)]
     steps = list(places)
     for how, action in (

@@ -19,17 +19,25 @@ def why(
     others: Mapping[str, Life],
     now: float,
     held: str = "",
+    *,
+    paused: str = "",
+    death: str = "",
 ) -> list[str]:
     """Return sentences.
 
     others: the lives of all processes. now: seconds on the clock of the lives. held: why its newest
-    version is not in force, or nothing.
+    version is not in force, or nothing. paused: by whom it is frozen, or nothing. death: the last one
+    nobody asked for, or nothing.
     """
     lines = [f"{process.name} {_state(process, life, now)}."]
     if life.state is State.WAITING_FOR_DEPS:
         lines += _waiting(process, others, now)
+    if paused:
+        lines.append(f"It is paused by {paused} and does nothing: `maestro resume` lets it go on.")
     if life.cause.text and life.state in _CARRIES_ON:
         lines.append(f"Before that: {life.cause.text}.")
+    if death and death != life.cause.text:
+        lines.append(f"Its last death: {death}.")
     if life.restarts:
         times = "once" if life.restarts == 1 else f"{life.restarts} times"
         lines.append(f"It was restarted {times} since it was last started by hand or by an apply.")

@@ -44,7 +44,12 @@ def _load(session: Session) -> tuple[object, str]:
 
     name = session.call.text("file")
     source = "standard input" if name == "-" else name
-    return load(read_input(name), source), source
+    document = load(read_input(name), source)
+    if document is None:
+        from maestro_py.errors import MaestroError
+
+        raise MaestroError(f"cannot read {source}: it is empty")
+    return document, source
 
 
 def diff(session: Session) -> int:
@@ -133,7 +138,7 @@ def _say_outcome(
     )
     said = ""
     if not good:
-        said = say_error(session, task, hint=not troubled)
+        said = say_error(session, task, hint=not troubled or "failFast" in str(task["error"]))
     for job in troubled:
         if str(job["job"]) not in said:
             screen.note(_sentence(job))
@@ -183,9 +188,17 @@ def check(session: Session) -> int:
 
 
 def _check_running_config(document: object, source: str) -> list[Problem]:
+    from maestro_py.errors import InvalidDocument
     from maestro_py.spec.documents import read_running_config
 
-    config, warnings = read_running_config(document, source=source)
+    def references(config: RunningConfig) -> list[Problem]:
+        try:
+            _check_whole(source, config, config.images, config.configs, {})
+        except InvalidDocument as error:
+            return list(error.problems)
+        return []
+
+    config, warnings = read_running_config(document, source=source, references=references)
     return warnings + _check_whole(source, config, config.images, config.configs, {})
 
 

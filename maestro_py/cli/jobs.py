@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`status`, `why`, and what is done to jobs: start, stop, restart, reload, kill, enable, disable."""
+"""`status`, `why`, `kill`, and what else is done to jobs: see DONE."""
 
 from __future__ import annotations
 
@@ -21,10 +21,15 @@ DONE = {
     "stop": "stopped",
     "restart": "restarted",
     "reload": "reloaded",
+    "pause": "paused",
+    "resume": "resumed",
     "enable": "enabled",
     "disable": "disabled",
 }
 """What each verb has done once its task is complete."""
+
+_ONCE = ("restart", "reload", "pause", "resume")
+"""Verbs that are said once to a process, whatever jobs are in it."""
 
 HEAD = ("JOB", "STATE", "RDY", "UP", "RST", "MEMORY", "VER", "CAUSE")
 SHRINK = ((7, 20), (6, 8), (0, 16), (7, 12), (0, 10), (7, 5))
@@ -88,7 +93,7 @@ def _memory(memory: Mapping[str, Any] | None) -> str:
 
 
 def act(session: Session) -> int:
-    """`maestro start|stop|restart|reload|enable|disable JOB...`: all are tried, then all followed."""
+    """`maestro VERB JOB...` of a verb in DONE: all jobs are tried, then all followed."""
     from maestro_py.cli.tasks import Deadline, Overdue, follow, say_error
     from maestro_py.errors import MaestroError
 
@@ -98,7 +103,7 @@ def act(session: Session) -> int:
     failed = False
     begun: list[tuple[str, str]] = []
     errors: list[dict[str, Any]] = []
-    for name in _one_per_process(session, names) if verb in ("restart", "reload") else names:
+    for name in _one_per_process(session, names) if verb in _ONCE else names:
         try:
             begun.append((name, str(session.client.action(name, verb)["task_id"])))
         except MaestroError as error:

@@ -152,6 +152,8 @@ COMMANDS = (
     _action("stop", "stop jobs"),
     _action("restart", "stop jobs and start them again"),
     _action("reload", "have jobs read their configs again"),
+    _action("pause", "freeze jobs as they are; they stay RUNNING"),
+    _action("resume", "let paused jobs go on"),
     Command(
         "kill",
         "send a signal to jobs",

@@ -7,20 +7,21 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from signal import SIGKILL
 from typing import Any
 
 import maestro_py
+from maestro_py.daemon import pausing
 from maestro_py.daemon.change import Changer
-from maestro_py.daemon.doctor import facts
 from maestro_py.daemon.http import Handler, Peer, Request, Response, Stream, json_response
 from maestro_py.daemon.router import Role, Route
 from maestro_py.daemon.tasks import Task
 from maestro_py.daemon.view import View
-from maestro_py.errors import MaestroError, NotFound
+from maestro_py.errors import MaestroError, NotFound, Problem
 from maestro_py.lifecycle import Cause, Kind
 from maestro_py.process import logfile
 from maestro_py.spec.documents import read_config, read_running_config, to_json
-from maestro_py.spec.model import State
+from maestro_py.spec.model import RunningConfig, State
 from maestro_py.units import parse_signal, signal_name
 
 _NDJSON = "application/x-ndjson"
@@ -50,6 +51,8 @@ class Api:
             ("POST", "/v1/jobs/{job}/stop", self.stop, operate, "Stop a job"),
             ("POST", "/v1/jobs/{job}/restart", self.restart, operate, "Restart a job"),
             ("POST", "/v1/jobs/{job}/reload", self.reload, operate, "Send a job its reload signal"),
+            ("POST", "/v1/jobs/{job}/pause", self.pause, operate, "Freeze a job; it stays RUNNING"),
+            ("POST", "/v1/jobs/{job}/resume", self.resume, operate, "Let a paused job go on"),
             ("POST", "/v1/jobs/{job}/enable", self.enable, operate, "Let a job run"),
             ("POST", "/v1/jobs/{job}/disable", self.disable, operate, "Keep a job stopped"),
             ("POST", "/v1/jobs/{job}/kill", self.kill, operate, "Send a job a signal"),
@@ -81,7 +84,7 @@ class Api:
         )
 
     async def apply(self, request: Request) -> Response:
-        document, warnings = read_running_config(request.json())
+        document, warnings = self._document(request)
         force = request.flag("force")
         if request.flag("dry_run"):
             proposal = self.changer.propose_document(document, force=force)
@@ -93,15 +96,18 @@ class Api:
         return json_response({**answer, "warnings": problems}, 202 if "task_id" in answer else 200)
 
     async def check(self, request: Request) -> Response:
-        document, warnings = read_running_config(request.json())
+        document, warnings = self._document(request)
         proposal = self.changer.propose_document(document, force=True)
         return json_response({"ok": True, "warnings": [p.to_json() for p in (*warnings, *proposal.warnings)]})
 
     async def diff(self, request: Request) -> Response:
-        document, warnings = read_running_config(request.json())
+        document, warnings = self._document(request)
         proposal = self.changer.propose_document(document, force=request.flag("force"))
         problems = [p.to_json() for p in (*warnings, *proposal.warnings)]
         return json_response({"plan": proposal.plan.to_json(), "warnings": problems})
+
+    def _document(self, request: Request) -> tuple[RunningConfig, list[Problem]]:
+        return read_running_config(request.json(), references=self.changer.reference_problems)
 
     async def running_config(self, request: Request) -> Response:
         sources = self.changer.sources
@@ -129,7 +135,12 @@ class Api:
             raise MaestroError(
                 f"cannot start {job.job}: it is disabled", hint=f"maestro enable {job.job}", code="conflict"
             )
-        return self._job_task("start", request, self.supervisor.start, up=True)
+
+        def act(process: str) -> None:
+            pausing.resume(self.supervisor, process, _who(request.peer))
+            self.supervisor.start(process)
+
+        return self._job_task("start", request, act, up=True)
 
     async def stop(self, request: Request) -> Response:
         cause = Cause(Kind.ASKED, f"stopped by {_who(request.peer)}")
@@ -152,11 +163,12 @@ class Api:
         job = self.view.job(request.params["job"])
         unit = self.view.unit(job.job)
 
+        act(unit.name)  # at once: the task is what waits for the outcome
+
         async def work(task: Task) -> None:
             task.start()
             if job.composite_id:
                 task.say(f"{job.job} is in {unit.name}: this concerns {', '.join(unit.process.members)}")
-            act(unit.name)
             if up:
                 await self._until_up(kind, unit.name)
             else:
@@ -199,6 +211,26 @@ class Api:
 
         return _accepted(self.tasks.run("reload", job.job, work))
 
+    async def pause(self, request: Request) -> Response:
+        return self._freeze("pause", request, pausing.pause)
+
+    async def resume(self, request: Request) -> Response:
+        return self._freeze("resume", request, pausing.resume)
+
+    def _freeze(self, kind: str, request: Request, act: Callable[..., None]) -> Response:
+        job = self.view.job(request.params["job"])
+        unit = self.view.unit(job.job)
+        act(self.supervisor, unit.name, _who(request.peer))
+
+        async def work(task: Task) -> None:
+            task.start()
+            if job.composite_id:
+                task.say(f"{job.job} is in {unit.name}: this concerns {', '.join(unit.process.members)}")
+            if kind == "pause":
+                await pausing.until_frozen(self.supervisor, unit.name)
+
+        return _accepted(self.tasks.run(kind, job.job, work))
+
     async def kill(self, request: Request) -> Response:
         job = self.view.job(request.params["job"])
         body = _body(request)
@@ -206,10 +238,13 @@ class Api:
             number = parse_signal(body.get("signal", "SIGTERM"))
         except ValueError as error:
             raise MaestroError(f"cannot signal {job.job}: expected {error}", code="bad-request") from None
+        unit, who = self.view.unit(job.job), _who(request.peer)
+        text = f"{signal_name(number)} sent by {who}"
+        if unit.paused and number != SIGKILL:
+            text += "; it is paused and meets it when it goes on"
         self._signal(job.job, number)
-        self.supervisor.happen(
-            "signal", f"{signal_name(number)} sent by {_who(request.peer)}", process=job.process
-        )
+        unit.asked = (number, who)
+        self.supervisor.happen("signal", text, process=job.process)
         return json_response({})
 
     def _signal(self, job: str, number: int) -> None:
@@ -246,8 +281,10 @@ class Api:
                 data = follower.read_new()
                 if data:
                     yield data
-                else:
+                elif self.supervisor.units.get(name) is unit:
                     await unit.written.wait()
+                else:
+                    return
 
         return Stream(chunks(), content_type="text/plain; charset=utf-8")
 
@@ -351,7 +388,9 @@ class Api:
         return {"source": source, **to_json(self._templates()[name])}
 
     async def doctor(self, request: Request) -> Response:
-        return json_response({"facts": facts(self.supervisor.cgroups)})
+        from maestro_py.daemon.doctor import facts  # rarely asked for
+
+        return json_response({"facts": facts(self.supervisor.cgroups, self.supervisor.paths.state)})
 
     async def shutdown(self, request: Request) -> Response:
         jobs = _body(request).get("jobs")

@@ -14,30 +14,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from maestro_py.daemon import configs, wanted
+from maestro_py.daemon import configs, privileges, wanted
+from maestro_py.daemon.execute import Execution
 from maestro_py.daemon.fetching import Fetcher
 from maestro_py.daemon.locks import Semaphore
 from maestro_py.daemon.supervisor import Supervisor
 from maestro_py.daemon.tasks import Task, Tasks
 from maestro_py.daemon.unit import DESCRIPTORS, Unit
 from maestro_py.daemon.wanted import Held, Sources
-from maestro_py.errors import Conflict, MaestroError, NotFound, Problem
+from maestro_py.errors import Conflict, InvalidDocument, MaestroError, NotFound, Problem
 from maestro_py.images.store import ImageStore
-from maestro_py.lifecycle import ALIVE, Cause, Fail, Kind, Stop
-from maestro_py.plan import IDLE, Action, Actual, Is, Plan, Wanted, make_plan
-from maestro_py.process import kernel, launcher
+from maestro_py.lifecycle import ALIVE
+from maestro_py.plan import IDLE, Actual, Is, Plan, Wanted, make_plan
+from maestro_py.process import kernel
 from maestro_py.spec.expand import Places
 from maestro_py.spec.layers import ConfigKey
-from maestro_py.spec.model import Checksum, ConfigSpec, ImageSpec, RunningConfig, State
+from maestro_py.spec.model import Checksum, ConfigSpec, ImageSpec, Ready, RunningConfig, State
 from maestro_py.state.store import Store
+
+GRACE = 0.1
+"""Seconds a process that cannot say it is ready must live before a change counts it as up."""
 
 RESERVE = 400
 """Descriptors kept for clients, databases and helper programs."""
 
 KEEPS_DYING = 5
 """Deaths in a row after which waiting for a process is given up; it goes on being restarted."""
-
-DISABLED = Cause(Kind.DISABLED, "disabled")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Proposal:
     wanted: Wanted
     plan: Plan
     warnings: tuple[Problem, ...]
+    broken: Mapping[str, str]
 
 
 class Changer:
@@ -70,7 +73,9 @@ class Changer:
         self.tasks = tasks
         self.places = places
         self.sources = sources
-        self.wanted, self.boot_warnings = wanted.resolved(sources, places, "stored state")
+        # processes that their stored definition cannot give, with the reason
+        self.broken: Mapping[str, str]
+        self.wanted, _, self.broken = wanted.resolved_in_part(sources, places)
         self.jobs = sources.in_force().jobs
         self.current: dict[str, ImageSpec] = {}  # version in use, by job
         self.placed: dict[ConfigKey, ConfigSpec] = {}
@@ -85,18 +90,24 @@ class Changer:
         what: str = "running config",
         revive: bool = True,
         remove_old_images: bool = False,
+        in_part: bool = False,
     ) -> Proposal:
         """Return what a change would do. Raises InvalidDocument.
 
-        revive: whether what is down and unchanged is started as well.
+        revive: whether what is down and unchanged is started as well. in_part: what cannot be resolved
+        is left broken, as at a boot, where there is nobody to refuse it to.
         """
-        want, warnings = wanted.resolved(sources, self.places, what)
+        broken: dict[str, str] = {}
+        if in_part:
+            want, warnings, broken = wanted.resolved_in_part(sources, self.places)
+        else:
+            want, warnings = wanted.resolved(sources, self.places, what)
         want = replace(want, remove_old_images=remove_old_images, revive=revive)
         self._check_descriptors(want)
         for process in want.processes.values():
             for sentence in self.supervisor.cgroups.unsupported(process.limits):
                 warnings.append(Problem(process.name, sentence))
-        return Proposal(sources, want, make_plan(self.actual(want.images), want), tuple(warnings))
+        return Proposal(sources, want, make_plan(self.actual(want.images), want), tuple(warnings), broken)
 
     def _check_descriptors(self, want: Wanted) -> None:
         """Refuse more processes than the daemon could hold open; half of them running helps nobody."""
@@ -120,7 +131,18 @@ class Changer:
                 hint="--force applies it all the same",
             )
         sources = self.sources.with_document(document)
-        return self.propose(sources, remove_old_images=document.remove_old_images)
+        proposal = self.propose(sources, remove_old_images=document.remove_old_images)
+        jobs = {job.job for job in document.jobs}
+        privileges.check(proposal.wanted.processes.values(), jobs, self.supervisor.cgroups)
+        return proposal
+
+    def reference_problems(self, document: RunningConfig) -> list[Problem]:
+        """Return what is wrong with how a document's parts refer to each other and to what is known."""
+        try:
+            wanted.resolved(self.sources.with_document(document), self.places)
+        except InvalidDocument as error:
+            return list(error.problems)
+        return []
 
     def actual(self, images: Mapping[str, ImageSpec]) -> Is:
         """Return what is on the device now; `images` are the versions that are asked for."""
@@ -141,7 +163,7 @@ class Changer:
     def _installed(self, wanted_images: Mapping[str, ImageSpec]) -> frozenset[tuple[str, str]]:
         """Return the whole versions in the store; one without a checksum counts only with its URL."""
         found = set()
-        self.current = {}
+        self.current.clear()
         for row in self.images.list():
             key = (row["job"], os.path.basename(row["path"]))
             image = wanted_images.get(row["job"])
@@ -170,12 +192,14 @@ class Changer:
         self, kind: str, subject: str, edit: Callable[[Sources], Sources], *, task_id: str = ""
     ) -> Task:
         """Begin a small change of the sources (enable a job, add one, other files)."""
-        self.propose(edit(self.sources), what=subject, revive=False)
+        self.propose(edit(self.sources), what=subject, revive=False, in_part=bool(self.broken))
 
         async def work(task: Task) -> None:
             async with self._lock:
                 task.start()
-                proposal = self.propose(edit(self.sources), what=subject, revive=False)
+                proposal = self.propose(
+                    edit(self.sources), what=subject, revive=False, in_part=bool(self.broken)
+                )
                 await self._carry_out(task, proposal, fail_fast=False)
 
         return self.tasks.run(kind, subject, work, task_id=task_id)
@@ -192,12 +216,14 @@ class Changer:
         for process in self.wanted.processes.values():
             for config in process.configs:
                 if not configs.missing(process, config):
-                    self.placed[config.job, config.name] = config
+                    # data is written anew, for a file may say something else now; downloads are kept
+                    self.placed[config.job, config.name] = replace(config, data="")
 
         async def work(task: Task) -> None:
             async with self._lock:
                 task.start()
-                await self._carry_out(task, self.propose(self.sources), fail_fast=False, boot=True)
+                proposal = self.propose(self.sources, in_part=True)
+                await self._carry_out(task, proposal, fail_fast=False, boot=True)
 
         return self.tasks.run("boot", "stored state", work)
 
@@ -218,134 +244,66 @@ class Changer:
                 if name in self.supervisor.units
             }
             if held:
-                sources = replace(sources, held=held)
+                sources = replace(sources, held={**sources.held, **held})
                 want, _ = wanted.resolved(sources, self.places)
                 was = proposal.wanted
                 want = replace(want, remove_old_images=was.remove_old_images, revive=was.revive)
             plan = make_plan(self.actual(want.images), want)
             wanted.save(self.store, sources)
-            self.sources, self.wanted, self.jobs = sources, want, sources.in_force().jobs
+            before, self.sources, self.wanted = self.wanted, sources, want
+            self.jobs = sources.in_force().jobs
             if not boot or plan:
-                self.supervisor.happen("change", f"{task.kind} {task.subject}: {len(plan.steps)} steps")
+                self.supervisor.happen(
+                    "change", f"{task.kind} {task.subject}: {_counted(len(plan.steps), 'step')}"
+                )
             broken = {name: why for name, why in failed.items() if name not in held}
-            await self._execute(task, plan, fetched.files, broken, fail_fast, boot)
+            self.broken = proposal.broken
+            work = Execution(self.supervisor, self.images, plan, want, before.jobs, self.current, self.placed)
+            work.files, work.broken, work.boot = fetched.files, {**self.broken, **broken}, boot
+            work.say = task.say
+            if fail_fast:
+                work.after_each = self._must_be_up
+            await work.run()
             touched = set(failed) | {step.process for step in plan.steps}
-            await self._settle([n for n in want.processes if want.revive or n in touched], failed)
+            aside = [why for name, why in fetched.failures.items() if name not in failed]
+            aside += work.refused
+            names = [n for n in want.processes if want.revive or n in touched]
+            await self._settle(f"{task.kind} {task.subject}", names, failed, aside)
             if want.remove_old_images:
-                self._remove_unused(want)
+                work.remove_unused_images()
+                self.supervisor.loop.spawn(self._empty_trash(), name="empty trash")
         finally:
             fetched.discard()
             kernel.trim()  # reading and planning a document takes memory for a moment only
 
-    async def _execute(
-        self,
-        task: Task,
-        plan: Plan,
-        files: dict[tuple[str, str, str], str],
-        broken: dict[str, str],
-        fail_fast: bool,
-        boot: bool,
-    ) -> None:
-        supervisor = self.supervisor
-        gone = [name for name in supervisor.units if name not in self.wanted.processes]
-        for step in plan.steps:
-            if step.action is Action.STOP:
-                supervisor.stop(
-                    step.process, DISABLED if "disabled" in step.reason else Cause(Kind.ASKED, step.reason)
-                )
-        await supervisor.until_down(gone)
-        for name in gone:
-            process = supervisor.units[name].process
-            supervisor.forget(name)
-            configs.remove(process)
-            supervisor.happen("process-removed", "removed", process=name)
-        for key in [key for key in self.placed if key not in self.wanted.configs]:
-            del self.placed[key]
-        for step in plan.steps:
-            if step.action is Action.SWITCH_IMAGE and not step.process:
-                self._switch(step.subject)
-        for name, process in self.wanted.processes.items():
-            if name not in supervisor.units:
-                supervisor.define(process)
-        order = [step.process for step in plan.steps if step.process in self.wanted.processes]
-        order = list(dict.fromkeys([*order, *(n for n in self.wanted.processes if n in broken)]))
-        for name in order:
-            try:
-                await self._change_process(name, plan, files, broken.get(name, ""), boot)
-            except MaestroError as error:
-                task.say(str(error))
-                unit = supervisor.units[name]
-                supervisor.feed(unit, Fail(Cause(Kind.LAUNCH, error.message)))
-            if fail_fast:
-                await supervisor.until(lambda name=name: self._settled(name))  # type: ignore[misc]
-                if self._unhappy(name):
-                    cause = supervisor.units[name].life.cause.text
-                    raise MaestroError(f"{name}: {cause}", hint="failFast: the rest was left as it was")
-
-    async def _change_process(
-        self, name: str, plan: Plan, files: dict[tuple[str, str, str], str], broken: str, boot: bool
-    ) -> None:
-        supervisor, want = self.supervisor, self.wanted.processes[name]
-        steps = [step for step in plan.steps if step.process == name]
-        actions = {step.action for step in steps}
-        if Action.STOP in actions:
-            await supervisor.until_down([name])
-        for step in steps:
-            if step.action is Action.SWITCH_IMAGE and not broken:
-                self._switch(step.subject)
-        unit = supervisor.define(want)
-        if Action.PLACE_CONFIG in actions and not broken:
-            configs.place(want, files, launcher.owner(want)[1])
-            self.placed.update({(c.job, c.name): c for c in want.configs})
-        if broken:
-            supervisor.feed(unit, Fail(Cause(Kind.IMAGE, broken)))
-        elif not want.enabled:
-            supervisor.feed(unit, Stop(DISABLED))
-        elif Action.START in actions:
-            if not boot or supervisor.may_start_at_boot(unit):
-                supervisor.start(name)
-            else:
-                supervisor.feed(unit, Stop(Cause(Kind.ASKED, "stopped by hand before the daemon started")))
-        elif unit.life.state in ALIVE:
-            unit.running = want
-            if Action.SET_LIMITS in actions:
-                supervisor.runner.set_limits(unit)
-            if Action.RELOAD in actions and want.reload_signal:
-                supervisor.runner.signal(unit, want.reload_signal)
-
-    def _switch(self, job: str) -> None:
-        image = self.wanted.images[job]
-        if self.images.installed(image):
-            self.images.switch(job, image)
-            self.current[job] = image
-
-    def _remove_unused(self, want: Wanted) -> None:
-        """Remove every version that nothing uses any more."""
-        for row in self.images.list():
-            job, image = row["job"], want.images.get(row["job"])
-            if image is None:
-                self.images.remove(job)
-            elif image.dirname != os.path.basename(row["path"]) and not row["current"]:
-                self.images.remove_version(job, os.path.basename(row["path"]))
-        self.supervisor.loop.spawn(self.empty_trash(), name="empty trash")
-
-    async def empty_trash(self) -> None:
+    async def _empty_trash(self) -> None:
         """Delete removed versions bit by bit, between other work."""
         while self.images.empty_trash():
             await self.supervisor.loop.sleep(0.01)
 
     # waiting
 
-    async def _settle(self, names: list[str], failed: dict[str, str]) -> None:
-        """Wait until those that shall run are ready or have failed; raise with what is not running."""
+    async def _must_be_up(self, name: str) -> None:
+        """With failFast: wait for one process before the next is touched."""
+        await self.supervisor.until(lambda: self._settled(name))
+        if self._unhappy(name):
+            cause = self.supervisor.units[name].life.cause.text
+            raise MaestroError(f"{name}: {cause}", hint="failFast: the rest was left as it was")
+
+    async def _settle(self, what: str, names: list[str], failed: dict[str, str], aside: list[str]) -> None:
+        """Wait until those that shall run are ready or have failed; raise with what is not running.
+
+        aside: what else went wrong, with no process to show for it.
+        """
         processes = self.wanted.processes
         names = [n for n in names if processes[n].enabled and processes[n].autostart]
         await self.supervisor.until(lambda: all(self._settled(name) for name in names))
-        lines = [
-            f"{name}: {why}; the version before stays"
-            for name, why in failed.items()
-            if name in self.sources.held
-        ]
+        if any(self._just_up(name) for name in names):
+            # exec is all that tells of a process without a sign of its own: see whether it stays
+            await self.supervisor.loop.sleep(GRACE)
+            await self.supervisor.until(lambda: all(self._settled(name) for name in names))
+        held = self.sources.held
+        lines = aside + [f"{n}: {why}; the version before stays" for n, why in failed.items() if n in held]
         for name in names:
             if self._unhappy(name):
                 unit = self.supervisor.units[name]
@@ -354,10 +312,9 @@ class Changer:
                 lines.append(f"{who} is {unit.life.state.value}: {self.explain(unit)}")
         if lines:
             count = len(lines)
-            head = f"{count} process{'es are' if count > 1 else ' is'} not as wanted"
-            raise MaestroError(
-                "\n  ".join([head, *lines]), hint="`maestro why JOB` and `maestro logs JOB` tell more"
-            )
+            head = f"cannot {what}: {count} {'things are' if count > 1 else 'thing is'} not as wanted"
+            hint = "`maestro why JOB` and `maestro logs JOB` tell more"
+            raise MaestroError("\n  ".join([head, *lines]), hint=hint)
 
     def explain(self, unit: Unit) -> str:
         """Return why a unit is where it is, in a few words."""
@@ -366,6 +323,12 @@ class Changer:
             missing = [n for n in unit.process.depends_on if not self._is_ready(n)]
             return f"it waits for {', '.join(missing)}"
         return life.cause.text or life.state.value
+
+    def _just_up(self, name: str) -> bool:
+        unit = self.supervisor.units.get(name)
+        if unit is None or unit.life.running_since is None or unit.process.ready != Ready():
+            return False
+        return self.supervisor.loop.time() - unit.life.running_since < GRACE
 
     def _is_ready(self, name: str) -> bool:
         unit = self.supervisor.units.get(name)
@@ -392,6 +355,10 @@ class Changer:
                 for dep in stuck
             )
         return False
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _as_spec(row: Mapping[str, Any]) -> ImageSpec:

@@ -8,7 +8,10 @@ itself stays the same, because a running process may have it mounted.
 from __future__ import annotations
 
 import base64
+import errno
 import os
+import stat
+from collections.abc import Iterable
 from dataclasses import replace
 
 from maestro_py.errors import MaestroError
@@ -16,6 +19,7 @@ from maestro_py.spec.model import ConfigSpec, ResolvedProcess, safe_name
 
 _DIR_MODE = 0o750
 _FILE_MODE = 0o440
+_TEMPORARY = ".maestro-new"  # a config's name never begins with a dot on disk
 
 
 def place(process: ResolvedProcess, files: dict[tuple[str, str, str], str], gid: int) -> None:
@@ -27,28 +31,25 @@ def place(process: ResolvedProcess, files: dict[tuple[str, str, str], str], gid:
     """
     wanted: dict[str, tuple[ConfigSpec, str]] = {}
     for config in process.configs:
-        below = (
-            os.path.join(process.config_dir, safe_name(config.job))
-            if process.composite_id
-            else process.config_dir
-        )
+        below = _directory(process, config)
         if config.data:
             wanted[os.path.join(below, safe_name(config.name))] = (config, "")
         for item in config.files:
             wanted[os.path.join(below, item.dest_relative_path)] = (config, item.dest_relative_path)
     try:
-        if wanted:
+        if process.configs:
             _make_dir(process.config_dir, gid)
         for path, (config, relative) in wanted.items():
             _make_parents(process.config_dir, os.path.dirname(path), gid)
             if relative:
                 source = files.pop((config.job, config.name, relative), "")
                 if source:
-                    _own(source, gid)
-                    os.rename(source, path)
+                    _move(source, path, gid)
             else:
-                _write(path, decode(config), gid)
-        _prune(process.config_dir, set(wanted))
+                data = decode(config)
+                if not _holds(path, data, gid):  # an unchanged file costs no write at a boot
+                    _write(path, (data,), gid)
+        _prune(process.config_dir, set(wanted), keep_top=bool(process.configs))
     except OSError as error:
         raise MaestroError(f"cannot place the config of {process.name}: {error}") from error
 
@@ -60,11 +61,7 @@ def remove(process: ResolvedProcess) -> None:
 
 def missing(process: ResolvedProcess, config: ConfigSpec) -> list[str]:
     """Return the dest_relative_path of every file of a config that is not in place."""
-    below = (
-        os.path.join(process.config_dir, safe_name(config.job))
-        if process.composite_id
-        else process.config_dir
-    )
+    below = _directory(process, config)
     return [
         item.dest_relative_path
         for item in config.files
@@ -77,13 +74,35 @@ def decode(config: ConfigSpec) -> bytes:
     return base64.b64decode(config.data) if config.encoding == "base64" else config.data.encode()
 
 
+def _directory(process: ResolvedProcess, config: ConfigSpec) -> str:
+    """Return where a config's files are: members of a composite have a directory each."""
+    if process.composite_id:
+        return os.path.join(process.config_dir, safe_name(config.job))
+    return process.config_dir
+
+
+def _holds(path: str, data: bytes, gid: int) -> bool:
+    """Whether a file is in place as it would be written."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        right = stat.S_IMODE(found.st_mode) == _FILE_MODE and (os.geteuid() != 0 or found.st_gid == gid)
+        return right and found.st_size == len(data) and file.read() == data
+
+
 def _make_dir(path: str, gid: int) -> None:
     try:
         os.mkdir(path, _DIR_MODE)
     except FileExistsError:
-        if not os.path.isdir(path):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):  # a link is never followed
             os.unlink(path)
             os.mkdir(path, _DIR_MODE)
+    os.chmod(path, _DIR_MODE)
     if os.geteuid() == 0:
         os.chown(path, -1, gid)
 
@@ -95,12 +114,17 @@ def _make_parents(top: str, path: str, gid: int) -> None:
             _make_dir(os.path.join(top, *parts[: index + 1]), gid)
 
 
-def _write(path: str, data: bytes, gid: int) -> None:
-    temporary = f"{path}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _write(path: str, data: Iterable[bytes], gid: int) -> None:
+    temporary = os.path.join(os.path.dirname(path), _TEMPORARY)
+    try:
+        os.unlink(temporary)
+    except FileNotFoundError:
+        pass
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(data)
+            for chunk in data:
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         _own(temporary, gid)
@@ -110,18 +134,34 @@ def _write(path: str, data: bytes, gid: int) -> None:
         raise
 
 
+def _move(source: str, path: str, gid: int) -> None:
+    """Move a download into place, also from another file system."""
+    _own(source, gid)
+    try:
+        os.rename(source, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with open(source, "rb") as file:
+            _write(path, iter(lambda: file.read(1 << 20), b""), gid)
+        os.unlink(source)
+
+
 def _own(path: str, gid: int) -> None:
     os.chmod(path, _FILE_MODE)
     if os.geteuid() == 0:
         os.chown(path, -1, gid)
 
 
-def _prune(top: str, wanted: set[str]) -> None:
-    """Remove what no config holds any more."""
-    for directory, _, names in os.walk(top, topdown=False):
-        for name in names:
+def _prune(top: str, wanted: set[str], *, keep_top: bool) -> None:
+    """Remove what no config holds any more; a link goes, what it points to stays."""
+    if os.path.islink(top):
+        os.unlink(top)
+    for directory, below, names in os.walk(top, topdown=False):
+        links = [name for name in below if os.path.islink(os.path.join(directory, name))]
+        for name in names + links:
             path = os.path.join(directory, name)
             if path not in wanted:
                 os.unlink(path)
-        if not os.listdir(directory):
+        if not os.listdir(directory) and not (keep_top and directory == top):
             os.rmdir(directory)

@@ -173,7 +173,13 @@ class Connection:
                 f"it takes the role {route.role.name.lower()}, this user has {role.name.lower()}"
             )
         request = Request(
-            method, path, self.peer, query=parse_query(query), headers=list(head.headers), params=params
+            method,
+            path,
+            self.peer,
+            query=parse_query(query),
+            headers=list(head.headers),
+            params=params,
+            role=role,
         )
         return route, request
 

@@ -11,8 +11,10 @@ import resource
 import struct
 import sys
 
+from maestro_py.daemon import privileges
 from maestro_py.process import kernel
 from maestro_py.process.cgroups import Cgroups
+from maestro_py.spec.isolation import CAPABILITIES
 from maestro_py.spec.model import Limits
 from maestro_py.units import format_size
 
@@ -27,17 +29,12 @@ _PROBE = Limits(
 )
 """Every limit, to ask which cannot be kept."""
 
-_CAPABILITIES = {  # bit numbers: linux/capability.h
-    "chown": (0, "image files keep the daemon's owner"),
-    "kill": (5, "jobs of other users cannot be signalled"),
-    "setgid": (6, "`group` and `supplementary_groups` are refused"),
-    "setuid": (7, "`user` is refused"),
-    "net_admin": (12, "private networks are refused"),
-    "sys_chroot": (18, "`chroot_path` and `ChrootImage` are refused"),
-    "sys_admin": (21, "no mounts: a new root is entered by plain chroot"),
-    "sys_nice": (23, "a lower `nice` is refused"),
-    "sys_resource": (24, "rlimits and a lower `oom_score_adj` beyond the daemon's own are refused"),
+_CAPABILITIES = {
+    "chown": "image files keep the daemon's owner",
+    "kill": "jobs of other users cannot be signalled",
+    **{right: f"{', '.join(fields)} refused" for right, fields in privileges.FIELDS.items()},
 }
+"""What the lack of each switches off."""
 
 # No architecture outside alpha numbers the system calls after 424 differently.
 _LANDLOCK_CREATE_RULESET = 444
@@ -65,8 +62,9 @@ _Fact = tuple[str, str, bool, str]
 def _who() -> list[_Fact]:
     root = os.geteuid() == 0
     version = ".".join(map(str, sys.version_info[:3]))
-    effective = int(_status("CapEff") or "0", 16)
-    lacking = {name: means for name, (bit, means) in _CAPABILITIES.items() if not effective >> bit & 1}
+    effective = kernel.capabilities()["CapEff"]
+    bits = {name: number for number, name in enumerate(CAPABILITIES)}
+    lacking = {name: means for name, means in _CAPABILITIES.items() if not effective >> bits[name] & 1}
     return [
         ("python", version, sys.version_info >= (3, 10), "needs Python 3.10"),
         ("kernel", os.uname().release, True, ""),
@@ -87,7 +85,14 @@ def _who() -> list[_Fact]:
 
 def _groups(cgroups: Cgroups) -> list[_Fact]:
     lost = cgroups.unsupported(_PROBE)
+    refused = privileges.refused(privileges.own(cgroups))
     return [
+        (
+            "refused fields",
+            ", ".join(refused) or "none",
+            not refused,
+            "a document that asks for one of them is refused",
+        ),
         ("cgroups", cgroups.describe(), not cgroups.notes, "; ".join(cgroups.notes)),
         (
             "cgroup controllers",
@@ -148,11 +153,6 @@ def _open_files() -> _Fact:
 
 def _yes(value: bool) -> tuple[str, bool]:
     return ("yes" if value else "no", value)
-
-
-def _status(key: str) -> str:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        return next((line.partition(":")[2].strip() for line in file if line.startswith(key + ":")), "")
 
 
 def _release() -> tuple[int, int]:

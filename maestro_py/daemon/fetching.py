@@ -61,20 +61,23 @@ class Fetcher:
         """Fetch everything a plan needs, several at a time. With fail_fast the first failure ends it."""
         fetched = Fetched()
         work: list[tuple[str, Coroutine[Any, Any, None]]] = []
+        names = {"/".join(key): key for key in want.configs}
         for step in plan.steps:
             if step.action is Action.FETCH_IMAGE:
-                work.append((step.process or f"/{step.subject}", self._image(want, step, task)))
+                process = want.processes.get(step.process)
+                # what nobody runs now is no reason to hold a process back
+                needed = process is not None and (step.subject in process.members or not process.enabled)
+                work.append((step.process if needed else f"/{step.subject}", self._image(want, step, task)))
             elif step.action is Action.FETCH_CONFIG:
-                job, _, name = step.subject.partition("/")
+                job, name = names[step.subject]
                 for item in want.configs[job, name].files:
                     key = (job, name, item.dest_relative_path)
                     work.append((step.process or f"/{job}", self._file(key, item, fetched, task)))
-        running = [(where, self.loop.spawn(each, name=f"fetch {where}")) for where, each in work]
+        running = [(where, self.loop.spawn(_outcome(each), name=f"fetch {where}")) for where, each in work]
         try:
             for where, each in running:
-                try:
-                    await each
-                except MaestroError as error:
+                error = await each
+                if error:
                     known = fetched.failures.get(where)
                     fetched.failures[where] = f"{known}; {error.message}" if known else error.message
                     task.say(error.message)
@@ -167,3 +170,12 @@ class Fetcher:
         except MaestroError:
             task.advance(label, "download", 0, size or None, "failed")
             raise
+
+
+async def _outcome(work: Coroutine[Any, Any, None]) -> MaestroError | None:
+    """Return what went wrong, so that nothing is lost when others are waited for first."""
+    try:
+        await work
+    except MaestroError as error:
+        return error
+    return None

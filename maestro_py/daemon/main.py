@@ -15,18 +15,18 @@ from typing import Any
 
 import maestro_py
 from maestro_py import shipped
-from maestro_py.daemon import helpers, log, settings
+from maestro_py.daemon import helpers, log, settings, wanted
 from maestro_py.daemon.api import Api
 from maestro_py.daemon.change import Changer
 from maestro_py.daemon.fetching import Fetcher
 from maestro_py.daemon.http import Peer, Server
 from maestro_py.daemon.loop import Loop
+from maestro_py.daemon.notify import Manager
 from maestro_py.daemon.paths import Paths, base_paths, make_dirs, with_config
 from maestro_py.daemon.router import Role, Router
 from maestro_py.daemon.supervisor import Supervisor
 from maestro_py.daemon.tasks import Tasks
 from maestro_py.daemon.upstream import Upstream
-from maestro_py.daemon.wanted import load
 from maestro_py.errors import MaestroError
 from maestro_py.images.store import ImageStore
 from maestro_py.process import cgroups, kernel, reaper
@@ -116,6 +116,7 @@ class Daemon:
         self.paths = paths
         self.loop = Loop()
         self.loop.on_error = self._on_error
+        self.manager = Manager(self.loop)
         self.status = 0
         self._lock = -1
         self._ending = False
@@ -166,7 +167,7 @@ class Daemon:
         for database in (store, run_store):
             if database.warning:
                 log.error(database.warning)
-        groups = self.groups = cgroups.detect(self._cgroup_base())
+        groups = self.groups = cgroups.detect(self._cgroup_base(), own=self._cgroup_file())
         groups.prepare()
         images = ImageStore(self.paths.images, self.paths.scratch)
         images.clean_staging()
@@ -177,7 +178,7 @@ class Daemon:
         self.supervisor.recover()
         tasks = Tasks(self.loop)
         fetcher = Fetcher(self.loop, images, self.paths.scratch)
-        sources = load(store, templates, settings.file_layer(self.config))
+        sources = wanted.load(store, templates, settings.file_layer(self.config))
         self.changer = Changer(self.supervisor, store, images, fetcher, tasks, self._places(), sources)
         api = Api(self.changer, self.shut_down)
         router = Router([*api.routes(), *Upstream(self.changer, api).routes()])
@@ -185,7 +186,7 @@ class Daemon:
         self.server.listen(self.paths.socket, 0o666)
         self._write_pid_file()
         log.info(f"maestrod {maestro_py.__version__} serves {self.paths.socket}")
-        _notify("READY=1")
+        self.manager.ready()
         self.changer.boot()
 
     async def _read_files(self) -> Layer:
@@ -195,6 +196,12 @@ class Daemon:
         templates, notes = await settings.template_layer(self.loop, directories)
         for warning in (*warnings, *notes):
             log.warning(f"{self.paths.config}: {warning}")
+        # what is wrong in files is refused here, while somebody watches; what is stored is not
+        wanted.resolved(
+            wanted.Sources(shipped=templates, file=settings.file_layer(config)),
+            self._places(),
+            self.paths.config,
+        )
         self.config = config
         return templates
 
@@ -214,6 +221,14 @@ class Daemon:
         if not self.paths.root:
             return "maestro"
         return f"maestro-{os.stat(self.paths.root).st_ino:x}"
+
+    def _cgroup_file(self) -> str:
+        """Return the file that says below which control group ours belong, in the form of proc_pid_cgroup(5).
+
+        A service manager may have left one for a group of the jobs' own, as maestro-jobs.service does.
+        """
+        given = os.path.join(self.paths.run, "jobs.cgroup")
+        return given if os.path.exists(given) else "/proc/self/cgroup"
 
     def _take_lock(self) -> None:
         path = os.path.join(self.paths.run, "maestrod.lock")
@@ -275,7 +290,7 @@ class Daemon:
 
     async def _end(self, keep: bool) -> None:
         log.info(f"maestrod ends and {'keeps' if keep else 'stops'} its jobs")
-        _notify("STOPPING=1")
+        self.manager.stopping()
         if self.server:
             await self.supervisor.shut_down(keep=keep)
             self.server.close()
@@ -291,14 +306,6 @@ class Daemon:
 
         text = "".join(traceback.format_exception(error))
         log.error(f"unexpected in {where}: {text}")
-
-
-def _notify(state: str) -> None:
-    """Tell the service manager, when there is one (sd_notify(3))."""
-    if "NOTIFY_SOCKET" in os.environ:
-        from sdnotify import SystemdNotifier
-
-        SystemdNotifier().notify(state)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Request:
     def json(self) -> Any:
         """Return the body read as JSON. Raises MaestroError `bad-request` that says where it is not."""
         try:
-            return json.loads(self.body, parse_constant=_refuse_constant)
+            return json.loads(self.body, parse_constant=_refuse_constant, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             why = f"line {error.lineno} column {error.colno}: {error.msg}" if self.body else "it is empty"
         except UnicodeDecodeError:
@@ -190,6 +190,15 @@ def problem(error: MaestroError, status: int = 0) -> Response:
     response.content_type = "application/problem+json"
     response.headers = headers
     return response
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'"{twice}" is given twice in one object')
+    return found
 
 
 def _refuse_constant(name: str) -> object:

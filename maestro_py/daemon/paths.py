@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 
@@ -99,7 +100,8 @@ def make_dirs(paths: Paths) -> None:
         try:
             os.makedirs(path, mode, exist_ok=True)
         except OSError as error:
+            hint = "run it as root, or with --root DIR for a private place"
+            rights = error.errno in (errno.EPERM, errno.EACCES, errno.EROFS)
             raise MaestroError(
-                f"cannot create {path}: {error.strerror}",
-                hint="run it as root, or with --root DIR for a private place",
+                f"cannot create {path}: {error.strerror}", hint=hint if rights else ""
             ) from error

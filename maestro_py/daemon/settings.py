@@ -45,13 +45,9 @@ async def read_config(loop: Loop, path: str, cache_dir: str) -> tuple[DaemonConf
 
 
 async def _load(loop: Loop, path: str, cache_dir: str) -> Any:
-    try:
-        with open(path, "rb") as file:
-            raw = file.read()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise MaestroError(f"cannot read {path}: {error.strerror}") from error
+    raw = _read(path)
     if raw.lstrip()[:1] == b"{":
         return load_json(raw, path)
     cached = os.path.join(cache_dir, "config.json")
@@ -66,6 +62,14 @@ async def _load(loop: Loop, path: str, cache_dir: str) -> Any:
     document = (await helpers.run(loop, "maestro_py.spec.yamltext", args=(path,)))["document"]
     _keep(cached, {"path": path, "text": text, "document": document})
     return document
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise MaestroError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _keep(path: str, value: Mapping[str, Any]) -> None:
@@ -101,8 +105,7 @@ async def template_layer(loop: Loop, directories: tuple[str, ...]) -> tuple[Laye
         for name in names:
             path = os.path.join(directory, name)
             if name.endswith(".json"):
-                with open(path, "rb") as file:
-                    data = load_json(file.read(), path)
+                data = load_json(_read(path), path)
             elif name.endswith((".yaml", ".yml")):
                 data = (await helpers.run(loop, "maestro_py.spec.yamltext", args=(path,)))["document"]
             else:

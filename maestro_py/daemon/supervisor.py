@@ -24,6 +24,8 @@ from maestro_py.lifecycle import (
     Effect,
     Event,
     Kind,
+    Launched,
+    Next,
     Now,
     Start,
     Stop,
@@ -43,7 +45,20 @@ FLUSH_AFTER = 0.02
 NOTE_AFTER = 1.0
 """Seconds in which changed causes are gathered for one write to the state database: flash wears."""
 
+DEATHS = frozenset(
+    {Kind.EXIT, Kind.SIGNAL, Kind.OOM, Kind.NOT_READY, Kind.LAUNCH, Kind.DEPENDENCY, Kind.UNKNOWN}
+)
+"""Causes that nobody asked for."""
+
+DAEMON_STOPS = Cause(Kind.ASKED, "the daemon stops")
+
 KEEP_EVENTS = 1000
+
+EVENTS_PER_BOOT = 1_000_000
+"""Event ids set aside for each boot, so that they grow for ever without a write to disk for each."""
+
+_HOLDING = ALIVE | {State.RESTARTING}
+"""States in which a unit keeps its group and its network."""
 
 
 class Supervisor:
@@ -67,7 +82,7 @@ class Supervisor:
         self.units: dict[str, Unit] = {}
         self.changed = Signal(loop)
         self.happened = Signal(loop)
-        self.history = History(KEEP_EVENTS, [Happened(*row) for row in run_store.events()])
+        self.history = self._continue_history()
         self.boot_id = boot_id()
         self.runner = Runner(
             loop,
@@ -79,6 +94,7 @@ class Supervisor:
             open_files,
             self.feed,
         )
+        self.ending = False
         self._queue: deque[tuple[Unit, Event]] = deque()
         self._draining = False
         self._dependents: dict[str, set[str]] = {}
@@ -88,6 +104,16 @@ class Supervisor:
         self._notes = store.notes()
         self._dirty_notes: set[str] = set()
         self._chance = 0
+
+    def _continue_history(self) -> History:
+        """Go on where the run database ends; after a reboot, further up than any id given before."""
+        earlier = [Happened(*row) for row in self.run_store.events()]
+        if earlier:
+            return History(KEEP_EVENTS, earlier)
+        first = self.store.entries("counter").get("event", 0)
+        first = first if isinstance(first, int) else 0
+        self.store.change({("counter", "event"): first + EVENTS_PER_BOOT})
+        return History(KEEP_EVENTS, first=first + 1)
 
     # units
 
@@ -107,7 +133,9 @@ class Supervisor:
             unit.stopped_by_hand = note.stopped
             if note.cause:
                 kind, _, text = note.cause.partition(": ")
-                unit.life = replace(unit.life, cause=Cause(Kind(kind), text))
+                cause = Cause(Kind(kind), text)
+                unit.life = replace(unit.life, cause=cause)
+                unit.death = cause if cause.kind in DEATHS else unit.death
         for name in unit.process.depends_on:
             self._dependents.get(name, set()).discard(process.name)
         unit.process = process
@@ -123,6 +151,7 @@ class Supervisor:
         for name in unit.process.depends_on:
             self._dependents.get(name, set()).discard(process)
         self.runner.release(unit, forget=True)
+        unit.written.notify()
         if self._notes.pop(process, None):
             self._dirty_notes.discard(process)
             self.store.forget(process)
@@ -148,27 +177,32 @@ class Supervisor:
 
     def _handle(self, unit: Unit, event: Event) -> None:
         before = unit.life
+        if self.ending and isinstance(event, (Start, Again, DepsReady)):
+            return
         now = Now(self.loop.time(), self.deps_ready(unit), self._next_chance())
         unit.life, effects = step(before, event, unit.process, now)
         after = unit.life
+        ended = before.state in ALIVE and (after.state is not before.state or Effect.LAUNCH in effects)
+        if ended and after.cause.kind in DEATHS and not after.completed and after.state is not State.RUNNING:
+            unit.death = after.cause
         if after.timer != before.timer:
             self._arm(unit)
         for effect in effects:
             if effect is Effect.LAUNCH:
                 self.runner.launch(unit)
-                if unit.launch:
-                    identity = (self.boot_id, unit.launch.pid, unit.launch.start_ticks, unit.name)
-                    self._identities[unit.name] = identity
             elif effect is Effect.TERMINATE:
                 self.runner.terminate(unit)
             else:
                 self.runner.kill(unit)
+        if unit.launch and (Effect.LAUNCH in effects or isinstance(event, Launched)):
+            identity = (self.boot_id, unit.launch.pid, unit.launch.start_ticks, unit.name)
+            self._identities[unit.name] = identity
         if after.state is not before.state or after.cause != before.cause:
             self._note_change(unit, before.state)
         if after.state not in ALIVE and before.state in ALIVE:
             self._identities[unit.name] = None
-            if after.state is not State.RESTARTING:
-                self.runner.release(unit)
+        if after.state not in _HOLDING and before.state in _HOLDING:
+            self.runner.release(unit)
         if after.ready is not before.ready:
             self._tell_dependents(unit)
         self.changed.notify()
@@ -219,6 +253,8 @@ class Supervisor:
 
     def _remember(self, unit: Unit) -> None:
         cause = unit.life.cause
+        if unit.death.text and cause in (Cause(), DAEMON_STOPS):
+            cause = unit.death  # still worth knowing after a restart of the daemon
         note = Note(unit.stopped_by_hand, f"{cause.kind.value}: {cause.text}" if cause.text else "")
         if note == self._notes.get(unit.name, Note()):
             return
@@ -267,7 +303,7 @@ class Supervisor:
         """Start a unit, and first what it depends on."""
         for name in self._with_dependencies(process):
             unit = self.units[name]
-            if unit.process.enabled and unit.life.state is not State.RUNNING:
+            if unit.process.enabled and (name == process or not unit.life.ready):
                 unit.stopped_by_hand = False
                 self.feed(unit, Start())
 
@@ -312,10 +348,22 @@ class Supervisor:
             await self.changed.wait()
 
     async def until_down(self, processes: Collection[str]) -> None:
-        """Wait until none of the processes exists any more."""
-        await self.until(
-            lambda: all(n not in self.units or self.units[n].life.state not in ALIVE for n in processes)
-        )
+        """Wait until none of the processes exists any more, or was ended and launched again meanwhile."""
+        launches = {n: self.units[n].launches for n in processes if n in self.units}
+
+        def down(name: str) -> bool:
+            unit = self.units.get(name)
+            return unit is None or unit.life.state not in ALIVE or unit.launches != launches.get(name)
+
+        await self.until(lambda: all(down(name) for name in processes))
+
+    async def until_stopped(self, process: str, cause: Cause) -> None:
+        """Stop a process and see it down, whoever may start it meanwhile."""
+        while (unit := self.units.get(process)) and unit.life.state in ALIVE:
+            if unit.life.state is State.STOPPING and unit.life.next is Next.STAY:
+                await self.changed.wait()
+            else:
+                self.stop(process, cause)
 
     def recover(self) -> None:
         """End what an earlier daemon that crashed left running: nothing is ever run twice."""
@@ -332,10 +380,15 @@ class Supervisor:
             if not group.remove():
                 log.warning(f"{name}: its control group is still in use")
             group.close()
+        self.runner.recover_networks()
 
     async def shut_down(self, *, keep: bool) -> None:
-        """Stop every unit, dependents before what they depend on, or leave them all running."""
-        cause = Cause(Kind.ASKED, "the daemon stops")
+        """Stop every unit, dependents before what they depend on, or leave them all running.
+
+        Nothing is started any more from here on, whatever else is still at work.
+        """
+        self.ending = True
+        cause = DAEMON_STOPS
         while not keep:
             up = {unit.name for unit in self.units.values() if unit.life.state in ALIVE}
             for unit in list(self.units.values()):
@@ -346,5 +399,7 @@ class Supervisor:
             if not any(unit.life.state in ALIVE for unit in self.units.values()):
                 break
             await self.changed.wait()
+        if self.runner.networks:
+            await self.runner.networks.settled()
         self.flush()
         self.flush_notes()

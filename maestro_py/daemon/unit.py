@@ -13,20 +13,24 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from maestro_py.daemon import log
 from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.loop import Timer as LoopTimer
+from maestro_py.daemon.oom import OomWatch
 from maestro_py.daemon.paths import Paths
 from maestro_py.daemon.waiting import Signal
-from maestro_py.errors import MaestroError
+from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.exits import Exit
-from maestro_py.lifecycle import Event, Exited, Launched, LaunchFailed, Life, Ready
+from maestro_py.lifecycle import Cause, Event, Exited, Launched, LaunchFailed, Life, Ready
 from maestro_py.process import accounts, launcher, reaper
 from maestro_py.process.cgroups import Cgroup, Cgroups
 from maestro_py.process.output import PIPE_SIZE, Output
 from maestro_py.spec.model import ResolvedProcess, State
-from maestro_py.units import format_size
+
+if TYPE_CHECKING:
+    from maestro_py.daemon.networks import Networks
 
 DESCRIPTORS = 8
 """Descriptors a running process takes at most: pidfd, report, two FIFOs, log, group and its limits."""
@@ -78,11 +82,16 @@ class Unit:
         self.stopped_by_hand = False
         self.timer: LoopTimer | None = None
         self.launch: launcher.Launch | None = None
+        self.launches = 0
         self.reported = False
         self.failure: launcher.LaunchFailure | None = None
         self.exit: Exit | None = None
+        self.killed_for_memory = ""
+        self.death = Cause()  # the last one nobody asked for
+        self.asked: tuple[int, str] | None = None  # last signal sent by hand, and by whom
+        self.paused = ""  # by whom
         self.cgroup: Cgroup | None = None
-        self.oom_kills = 0
+        self.oom: OomWatch | None = None
         self.output: Output | None = None
         self.pumped = 0.0
         self.gather = True
@@ -122,14 +131,50 @@ class Runner:
         # the daemon raises its own limit; a job starts with what the daemon was given
         self.job_rlimits = (("nofile", *open_files),)
         self.feed = feed
+        self.networks: Networks | None = None
 
     # what the lifecycle asks for
 
     def launch(self, unit: Unit) -> None:
         """Launch the process as now defined; the outcome comes as Launched, LaunchFailed or Exited."""
         unit.running = unit.process
-        unit.exit = unit.failure = None
+        unit.launches += 1
+        unit.exit = unit.failure = unit.asked = None
+        unit.killed_for_memory = ""
         unit.reported = False
+        if unit.process.network.mode == "private":
+            self.loop.spawn(self._connect(unit), name=f"network of {unit.name}")
+            return
+        if self.networks:
+            self.networks.detach(unit.name)  # it may have had one until now
+        self._start(unit)
+
+    async def _connect(self, unit: Unit) -> None:
+        """Launch a process once its private network is there; a death alone does not take that away."""
+        try:
+            networks = self._private_networks()
+            await networks.attach(unit.name, unit.process.network, anew=unit.life.tries == 0)
+        except MaestroError as error:
+            self.feed(unit, LaunchFailed(error.message, lasting=isinstance(error, Unsupported)))
+            return
+        if unit.life.state is State.STARTING:
+            self._start(unit)
+        else:
+            self.feed(unit, LaunchFailed("it was stopped before it could start", lasting=False))
+
+    def _private_networks(self) -> Networks:
+        if self.networks is None:
+            from maestro_py.daemon.networks import Networks  # most devices never need it
+
+            self.networks = Networks(self.loop, self.paths)
+        return self.networks
+
+    def recover_networks(self) -> None:
+        """Remove the private networks an earlier daemon left."""
+        if os.path.exists(os.path.join(self.paths.run, "netns")):
+            self._private_networks().clean()
+
+    def _start(self, unit: Unit) -> None:
         fds: list[int] = []
         try:
             self._launch(unit, fds)
@@ -137,17 +182,26 @@ class Runner:
             text = error.message if isinstance(error, MaestroError) else f"cannot start {unit.name}: {error}"
             number = getattr(error, "errno", None)
             event = LaunchFailed(text, lasting=isinstance(error, _Refused) or number in _LASTING)
-            unit.launch = None
-            self.loop.call_soon(lambda: self.feed(unit, event))
+            self._not_launched(unit, event)
+        except Exception as error:
+            # a mistake of ours is this job's trouble only
+            log.error(f"unexpected in the launch of {unit.name}: {error!r}")
+            self._not_launched(unit, LaunchFailed(f"internal error: {error!r}", lasting=True))
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _not_launched(self, unit: Unit, event: LaunchFailed) -> None:
+        unit.launch = None
+        self.loop.call_soon(lambda: self.feed(unit, event))
 
     def _launch(self, unit: Unit, fds: list[int]) -> None:
         process = unit.process
         if unit.cgroup is None:
             unit.cgroup = self.cgroups.create(unit.name, process.limits)
-        unit.oom_kills = unit.cgroup.oom_kills()
+            unit.oom = OomWatch(self.loop, unit.cgroup)
+        assert unit.oom
+        unit.oom.launching()
         try:
             who = accounts.credentials(process)
         except MaestroError as error:
@@ -170,6 +224,10 @@ class Runner:
         fds += (stdout, stderr)
         stdin = launcher.stdin_file(process.stdin)
         fds.append(stdin)
+        private = None
+        if process.network.mode == "private":
+            private = self._private_networks().open(unit.name)
+            fds.append(private.fd)
         try:
             spec = launcher.prepare(
                 replace(
@@ -183,6 +241,7 @@ class Runner:
                 stdout_fd=stdout,
                 stderr_fd=stderr,
                 cgroup_fds=unit.cgroup.join_fds(),
+                private_network=private,
             )
         except MaestroError as error:
             raise _Refused(error.message) from error
@@ -190,6 +249,7 @@ class Runner:
         # after the fork, to be quick; its output is read later all the same
         unit.output.mark_start()
         unit.cgroup.attach(launch.pid)
+        unit.oom.watch(launch.pid)
         self.loop.add_reader(launch.report_fd, lambda: self._report(unit))
         self.loop.add_reader(launch.pidfd, lambda: self._main_exited(unit))
         for fd in unit.output.fds():
@@ -198,6 +258,7 @@ class Runner:
     def terminate(self, unit: Unit) -> None:
         """Ask every process of the unit to end, with its stop signal."""
         self.signal(unit, unit.process.stop_signal, everybody=True)
+        self._thaw(unit)  # now: what is frozen meets the signal before anything else
 
     def kill(self, unit: Unit) -> None:
         """End every process of the unit now."""
@@ -205,6 +266,7 @@ class Runner:
             reaper.send_signal(unit.launch.pidfd, signal.SIGKILL)
         if unit.cgroup:
             try:
+                unit.paused = ""  # it thaws
                 unit.cgroup.kill()
             except (MaestroError, OSError) as error:
                 log.error(f"cannot kill the group of {unit.name}: {error}")
@@ -213,6 +275,8 @@ class Runner:
         """Send a signal to the main process, or to every process of the unit."""
         if unit.launch and unit.exit is None:
             reaper.send_signal(unit.launch.pidfd, number)
+            if number == signal.SIGKILL:
+                self._thaw(unit)  # the freezer of v1 holds even that back
         if not everybody or unit.cgroup is None:
             return
         main = unit.launch.pid if unit.launch else 0
@@ -232,11 +296,41 @@ class Runner:
 
     def set_limits(self, unit: Unit) -> None:
         """Write the limits of the definition in force to the running group."""
-        if unit.cgroup:
+        if not unit.cgroup:
+            return
+        who = unit.paused
+        self._thaw(unit)  # a v1 group made now may bring a freezer
+        try:
             unit.cgroup.set_limits(unit.process.limits)
+        finally:
+            if who:
+                self.pause(unit, who)
+        if unit.oom and unit.pid:
+            unit.oom.watch(unit.pid)
+
+    def pause(self, unit: Unit, who: str) -> None:
+        """Freeze every process of the unit; it takes a moment, see `Cgroup.frozen`."""
+        if unit.cgroup and unit.pid:
+            unit.paused = who
+            unit.cgroup.freeze(True)
+
+    def resume(self, unit: Unit) -> None:
+        """Let the unit's processes go on."""
+        self._thaw(unit)
+
+    def _thaw(self, unit: Unit) -> None:
+        if unit.paused and unit.cgroup:
+            unit.paused = ""
+            try:
+                unit.cgroup.freeze(False)
+            except OSError as error:
+                log.error(f"cannot thaw {unit.name}: {error.strerror}")
 
     def release(self, unit: Unit, *, forget: bool = False) -> None:
-        """Give back what a unit that is down holds; its FIFOs stay for the next start, unless forgotten."""
+        """Give back the group of a unit that is down; when it is forgotten, its output too."""
+        if unit.oom:
+            unit.oom.close()
+            unit.oom = None
         if unit.cgroup:
             group, unit.cgroup = unit.cgroup, None
             try:
@@ -245,9 +339,11 @@ class Runner:
             except MaestroError as error:
                 log.warning(error.message)
             group.close()
-        if unit.output:
-            output, unit.output = unit.output, None
-            output.remove() if forget else output.close()
+        if self.networks:
+            self.networks.detach(unit.name)
+        if unit.output and forget:
+            unit.output.remove()
+            unit.output = None
 
     # what comes back
 
@@ -298,6 +394,11 @@ class Runner:
         if exit is None:
             return
         self._report(unit)
+        by_hand = unit.asked and unit.asked[0] == exit.signal
+        if unit.asked and by_hand:
+            exit = replace(exit, by=unit.asked[1])
+        elif unit.oom:
+            unit.killed_for_memory = unit.oom.sentence(exit)
         unit.exit = exit
         self.loop.remove_reader(launch.pidfd)
         os.close(launch.pidfd)
@@ -335,20 +436,12 @@ class Runner:
             if unit.output.finish():
                 self.feed(unit, Ready())
             unit.written.notify()
+        self._thaw(unit)  # an empty group may be frozen too
         exit, failure = unit.exit, unit.failure
         unit.launch = None
         if failure is not None:
-            lasting = failure.errno in _LASTING
-            self.feed(unit, LaunchFailed(failure.message, lasting))
+            where = f" in the root {unit.running.root}" if unit.running.root else ""
+            self.feed(unit, LaunchFailed(failure.message + where, failure.errno in _LASTING))
             return
         assert exit is not None
-        self.feed(unit, Exited(exit, self._oom(unit, exit)))
-
-    def _oom(self, unit: Unit, exit: Exit) -> str:
-        """Return the sentence for a death by memory limit, or nothing."""
-        if unit.cgroup is None or exit.code == 0 or unit.cgroup.oom_kills() <= unit.oom_kills:
-            return ""
-        memory = unit.cgroup.memory()
-        limit = f", limit {format_size(memory.limit)}" if memory.limit else ""
-        peak = f", peak {format_size(memory.peak)}" if memory.peak else ""
-        return f"killed for memory{limit}{peak}"
+        self.feed(unit, Exited(exit, unit.killed_for_memory))

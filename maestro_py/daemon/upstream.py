@@ -145,7 +145,10 @@ class Upstream:
             job = read_job(said, "job operation")
             return lambda s: _with(s, job=job)
         if op == "rm":
-            names = [str(name) for name in body.get("params") or []]
+            params = body.get("params")
+            if params is not None and not isinstance(params, list):
+                raise MaestroError("Badly formed", hint="params is a list of job names")
+            names = [str(name) for name in params] if isinstance(params, list) else []
             if not names:
                 raise MaestroError("Badly formed", hint="no job name(s)")
 
@@ -266,7 +269,7 @@ class Upstream:
         body = _object(request)
         if body is None:
             return json_response({"error": "Badly formed", "error_details": "expected a JSON object"}, 400)
-        body["job"], body["name"] = body.get("job") or job, body.get("name") or name
+        body["job"], body["name"] = job, name  # the path says whose it is
         try:
             config = read_config(body, "config")
         except InvalidDocument as error:

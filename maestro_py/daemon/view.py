@@ -57,6 +57,8 @@ class View:
             "ready": False,
             "enabled": not job.disabled,
             "process": job.process,
+            "paused": False,
+            "last_death": "",
         }
         if unit is None:
             return row
@@ -72,7 +74,11 @@ class View:
             since=unit.since,
             cause="" if life.state is State.RUNNING and not life.restarts else life.cause.text,
             ready=life.state is State.RUNNING,
+            paused=bool(unit.paused),
+            last_death=unit.death.text,
         )
+        if unit.paused:
+            row["cause"] = f"paused by {unit.paused}"
         if memory and unit.cgroup and life.state in ALIVE:
             use = unit.cgroup.memory()
             row["memory"] = {"current": use.current, "peak": use.peak, "limit": use.limit}
@@ -89,7 +95,15 @@ class View:
             return lines
         held = self.changer.sources.held.get(job.process)
         others = {n: u.life for n, u in self.supervisor.units.items()}
-        lines = why(unit.process, unit.life, others, self.supervisor.loop.time(), held.reason if held else "")
+        lines = why(
+            unit.process,
+            unit.life,
+            others,
+            self.supervisor.loop.time(),
+            held.reason if held else "",
+            paused=unit.paused,
+            death=unit.death.text,
+        )
         if job.composite_id:
             lines.insert(
                 0, f"{name} runs in the composite {job.process} ({', '.join(unit.process.members)})."

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
+from maestro_py.daemon import log
 from maestro_py.errors import InvalidDocument, Problem
 from maestro_py.plan import Wanted
 from maestro_py.spec.documents import (
@@ -21,7 +22,7 @@ from maestro_py.spec.documents import (
 )
 from maestro_py.spec.expand import Places, resolve
 from maestro_py.spec.layers import ConfigKey, Layer, layer, merge
-from maestro_py.spec.model import ConfigSpec, RunningConfig
+from maestro_py.spec.model import ConfigSpec, ResolvedProcess, RunningConfig
 from maestro_py.state.store import Key, Store
 
 
@@ -97,6 +98,8 @@ def resolved(
         processes.update({n: p for n, p in _resolve(held.layer, places).items() if n == name})
         images.update(held.layer.images)
         configs.update(held.layer.configs)
+    for process in processes.values():
+        configs.update({(config.job, config.name): config for config in process.configs})
     wanted = Wanted(
         processes=processes,
         jobs={name: job.process for name, job in force.jobs.items()},
@@ -104,6 +107,49 @@ def resolved(
         configs=configs,
     )
     return wanted, warnings
+
+
+def resolved_in_part(sources: Sources, places: Places) -> tuple[Wanted, list[Problem], dict[str, str]]:
+    """Return what can be made of stored sources, warnings, and process -> why for what cannot.
+
+    A job whose template is gone from the device must not keep all others down.
+    """
+    broken: dict[str, str] = {}
+    left_out: set[str] = set()
+    while True:
+        try:
+            want, warnings = resolved(_less(sources, left_out), places, "stored state")
+        except InvalidDocument as error:
+            jobs = sources.in_force().jobs
+            bad = {name for name in jobs if any(_is_about(p, name) for p in error.problems)} - left_out
+            if not bad:
+                raise
+            for name in bad:
+                why = "; ".join(p.message for p in error.problems if _is_about(p, name))
+                broken.setdefault(jobs[name].process, f"{name}: {why}")
+            gone = {jobs[name].process for name in bad}
+            left_out |= {name for name, job in jobs.items() if job.process in gone}
+            continue
+        shells = {name: ResolvedProcess(name=name, members=()) for name in broken}
+        jobs_of = {name: sources.in_force().jobs[name].process for name in left_out}
+        return (
+            replace(want, processes={**want.processes, **shells}, jobs={**want.jobs, **jobs_of}),
+            warnings,
+            broken,
+        )
+
+
+def _is_about(problem: Problem, job: str) -> bool:
+    return problem.path.startswith(f'jobs["{job}"]')
+
+
+def _less(sources: Sources, jobs: set[str]) -> Sources:
+    def without(layer: Layer) -> Layer:
+        kept = {name: job for name, job in layer.jobs.items() if name not in jobs}
+        return replace(layer, jobs=kept)
+
+    held = {n: h for n, h in sources.held.items() if not set(h.layer.jobs) & jobs}
+    return replace(sources, file=without(sources.file), document=without(sources.document), held=held)
 
 
 def _resolve(layer: Layer, places: Places) -> dict[str, Any]:
@@ -117,6 +163,9 @@ def _resolve(layer: Layer, places: Places) -> dict[str, Any]:
 
 
 # Storing: one entry per definition, so that a change writes only what changed.
+
+
+_KINDS = ("meta", "job", "template", "image", "config", "stored-config", "disabled", "held")
 
 
 def entries(sources: Sources) -> dict[Key, Any]:
@@ -145,11 +194,15 @@ def load(store: Store, shipped: Layer, file: Layer) -> Sources:
     """Return the sources as stored, on top of what files say now."""
     held = {}
     for process, value in store.entries("held").items():
-        pieces: dict[str, list[Any]] = {}
-        for key, piece in value["pieces"].items():
-            pieces.setdefault(key.partition("\t")[0], []).append(piece)
-        held[process] = Held(_read_layer(pieces), value["reason"])
-    stored = [read_stored("config", value) for value in store.entries("stored-config").values()]
+        try:
+            pieces: dict[str, list[Any]] = {}
+            for key, piece in value["pieces"].items():
+                pieces.setdefault(key.partition("\t")[0], []).append(piece)
+            held[process] = Held(_read_layer(pieces), str(value["reason"]))
+        except (AttributeError, KeyError, TypeError) as error:
+            log.error(f"dropping what was held for {process}, nobody can read it: {error!r}")
+    stored = _read("config", store.entries("stored-config").values())
+    date = store.entries("meta").get("date", 0)
     return Sources(
         shipped=shipped,
         file=file,
@@ -157,22 +210,33 @@ def load(store: Store, shipped: Layer, file: Layer) -> Sources:
         document=_read_layer(
             {kind: store.entries(kind).values() for kind in ("job", "template", "image", "config")}
         ),
-        date=store.entries("meta").get("date", 0),
-        disabled=store.entries("disabled"),
+        date=date if isinstance(date, int) else 0,
+        disabled={job: off is True for job, off in store.entries("disabled").items()},
         held=held,
     )
 
 
 def _read_layer(values: Mapping[str, Iterable[Any]]) -> Layer:
     return layer(
-        [read_stored("job", value) for value in values.get("job", ())],
-        [read_stored("template", value) for value in values.get("template", ())],
-        [read_stored("image", value) for value in values.get("image", ())],
-        [read_stored("config", value) for value in values.get("config", ())],
+        _read("job", values.get("job", ())),
+        _read("template", values.get("template", ())),
+        _read("image", values.get("image", ())),
+        _read("config", values.get("config", ())),
     )
+
+
+def _read(kind: Literal["job", "template", "image", "config"], values: Iterable[Any]) -> list[Any]:
+    """Return the stored definitions; one that nobody can read is dropped, and said."""
+    found = []
+    for value in values:
+        try:
+            found.append(read_stored(kind, value))
+        except InvalidDocument as error:
+            log.error(f"dropping a stored {kind} that nobody can read: {value!r}: {error}")
+    return found
 
 
 def save(store: Store, sources: Sources) -> None:
     """Store the sources in one transaction. Raises MaestroError, and then nothing changed."""
     wanted = entries(sources)
-    store.change(wanted, store.keys() - set(wanted))
+    store.change(wanted, {key for key in store.all_keys() if key[0] in _KINDS} - set(wanted))

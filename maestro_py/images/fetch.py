@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helper program: download one file and verify it while it arrives.
 
-`python -m maestro_py.images.fetch`, request on stdin, lines on stdout as in `images.helper`:
+`python -m maestro_py.images.fetch`, request on stdin, lines on stdout as in `maestro_py.helper`:
 
     {"url", "dest",                 http, https or file; a path that does not exist yet
      "size", "max_size",            exact and greatest number of bytes; 0 or null: not said
@@ -26,9 +26,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from maestro_py import __version__
+from maestro_py import __version__, helper
 from maestro_py.errors import MaestroError, NotFound, TimedOut
-from maestro_py.images import helper
 from maestro_py.units import format_duration
 
 if TYPE_CHECKING:
@@ -215,11 +214,13 @@ def _http_chunks(answer: requests.Response, silence: float) -> Iterator[bytes]:
     from urllib3.exceptions import HTTPError, ReadTimeoutError
 
     answer.raw.enforce_content_length = False  # the receiver counts, and says how many of how many
+    # read1 gives what is there; without it (urllib3 1.x) a chunk must be full before it is counted
+    read = getattr(answer.raw, "read1", answer.raw.read)
     chunk_size, count = CHUNK_SMALLEST, 0
     while True:
         began = time.monotonic()
         try:
-            chunk = answer.raw.read(chunk_size, decode_content=False)
+            chunk = read(chunk_size, decode_content=False)
         except ReadTimeoutError as error:
             raise _Cannot(
                 f"nothing came for {format_duration(silence)} after {count} bytes", kind=TimedOut

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helper program: unpack one verified archive into a new directory, safely.
 
-`python -m maestro_py.images.unpack`, request on stdin, lines on stdout as in `images.helper`:
+`python -m maestro_py.images.unpack`, request on stdin, lines on stdout as in `maestro_py.helper`:
 
     {"archive", "dest",             a path, and a directory that does not exist yet
      "image_type",                  tarball, devicejs_tarball, zip or devicejs_zip
@@ -23,8 +23,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from maestro_py import helper
 from maestro_py.errors import MaestroError, Unsupported
-from maestro_py.images import helper
 from maestro_py.images.archive import (
     DIRECTORY,
     FAMILIES,

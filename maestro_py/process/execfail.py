@@ -80,6 +80,8 @@ def _not_a_program(path: bytes) -> str:
         order = ">" if head[5] == 2 else "<"
         machine = struct.unpack_from(order + "H", head, 18)[0]
         name = _MACHINES.get(machine, f"machine number {machine}")
+        if name.replace("-", "_") == os.uname().machine:
+            return "it is damaged"
         return f"it is a program for {name}, this is {os.uname().machine}"
     return "it is neither a program nor a script with a first line such as #!/bin/sh"
 

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Sequence
 from signal import SIGCHLD
 from typing import Any
 
@@ -32,13 +33,42 @@ MNT_DETACH = 2
 # include/uapi/linux/sched.h
 CLONE_PIDFD = 0x1000
 CLONE_NEWNS = 0x20000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
+
+# include/uapi/linux/inotify.h
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
 
 # include/uapi/linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_GET_PDEATHSIG = 2
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+# include/uapi/linux/seccomp.h
+SECCOMP_MODE_FILTER = 2
+
+# include/uapi/linux/securebits.h
+SECBIT_NOROOT = 1
+SECBIT_NOROOT_LOCKED = 2
+SECBIT_KEEP_CAPS = 16
+
+# include/uapi/linux/capability.h
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITY_HEADER = struct.Struct("=2I")
+_CAPABILITY_DATA = struct.Struct("=6I")
 
 # include/uapi/asm-generic/unistd.h; the same number on every architecture but alpha.
 SYS_CLONE3 = 435
@@ -111,11 +141,69 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(_ctypes.c_int(flags)), "unshare")
 
 
-def prctl(option: int, argument: int = 0) -> int:
-    """prctl(2) with one argument, the others 0."""
+def setns(fd: int, kind: int) -> None:
+    """setns(2): join the namespace behind a descriptor; kind is its CLONE_NEW* flag."""
+    load()
+    _check(_libc.setns(fd, _ctypes.c_int(kind)), "setns")
+
+
+def inotify(paths: Sequence[str], events: int) -> int:
+    """inotify(7): return a descriptor, not blocking, that tells of these events of files and directories.
+
+    A path that is not there is left out.
+    """
+    load()
+    fd = _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+    try:
+        for path in paths:
+            try:
+                _check(_libc.inotify_add_watch(fd, os.fsencode(path), events), "inotify_add_watch", path)
+            except FileNotFoundError:
+                pass
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def prctl(option: int, argument: int = 0, second: int = 0) -> int:
+    """prctl(2) with one or two arguments, the others 0."""
     load()
     zero = _ctypes.c_ulong(0)
-    return _check(_libc.prctl(option, _ctypes.c_ulong(argument), zero, zero, zero), "prctl")
+    first, other = _ctypes.c_ulong(argument), _ctypes.c_ulong(second)
+    return _check(_libc.prctl(option, first, other, zero, zero), "prctl")
+
+
+def set_capabilities(mask: int) -> None:
+    """capset(2): make the permitted, effective and inheritable sets of this thread exactly `mask`."""
+    load()
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    # two structures of 32-bit numbers: version and pid; effective, permitted, inheritable, low and high
+    header = _CAPABILITY_HEADER.pack(_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, _CAPABILITY_DATA.pack(low, low, low, high, high, high)), "capset")
+
+
+def set_seccomp(program: bytes) -> None:
+    """prctl(PR_SET_SECCOMP) with a filter: struct sock_filter entries of eight bytes each, seccomp(2)."""
+    load()
+    code = _ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: unsigned short len; struct sock_filter *filter;
+    header = struct.pack("@HP", len(program) // 8, _ctypes.addressof(code))
+    fprog = _ctypes.create_string_buffer(header, len(header))
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, _ctypes.addressof(fprog))
+
+
+_capabilities: dict[str, int] | None = None
+
+
+def capabilities() -> dict[str, int]:
+    """Return the capability sets of this process by the names of proc_pid_status(5), as CapPrm. Read once."""
+    global _capabilities
+    if _capabilities is None:
+        lines = _read("/proc/self/status").decode().splitlines()
+        pairs = (line.split(":\t") for line in lines if line.startswith("Cap"))
+        _capabilities = {name: int(digits, 16) for name, digits in pairs}
+    return _capabilities
 
 
 def trim() -> None:
@@ -128,34 +216,44 @@ def trim() -> None:
 
 
 def clone_into_cgroup(cgroup_fd: int) -> tuple[int, int]:
-    """fork() into a cgroup v2 directory: return (pid, pidfd) in the parent, (0, -1) in the child.
+    """fork() into a cgroup v2 directory; see `clone`."""
+    return clone(0, cgroup_fd)
 
-    clone3(2) with CLONE_INTO_CGROUP | CLONE_PIDFD, Linux 5.7. libc's fork handlers do not run, so it
-    is for single-threaded callers that exec soon. The pidfd is close-on-exec.
+
+def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """fork() into new namespaces and a cgroup: return (pid, pidfd) in the parent, (0, -1) in the child.
+
+    clone3(2) with CLONE_PIDFD, Linux 5.3; CLONE_INTO_CGROUP came in 5.7. libc's fork handlers do not
+    run, so it is for single-threaded callers that exec soon. The pidfd is close-on-exec.
     """
     load()
     pidfd = _ctypes.c_int(-1)
+    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
     # struct clone_args: flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid
     # set_tid_size cgroup.
-    fields = (
-        CLONE_PIDFD | CLONE_INTO_CGROUP,
-        _ctypes.addressof(pidfd),
-        0,
-        0,
-        int(SIGCHLD),
-        0,
-        0,
-        0,
-        0,
-        0,
-        cgroup_fd,
-    )
+    fields = (flags, _ctypes.addressof(pidfd), 0, 0, int(SIGCHLD), 0, 0, 0, 0, 0, cgroup_fd or 0)
     args = (_ctypes.c_uint64 * 11)(*fields)
     result = _libc_gil.syscall(
         _ctypes.c_long(SYS_CLONE3), _ctypes.byref(args), _ctypes.c_size_t(_ctypes.sizeof(args))
     )
     _check(result, "clone3")
     return result, pidfd.value
+
+
+def fork_into_pid_namespace() -> int:
+    """fork() into a new pid namespace where clone3 is not to be had; the caller itself stays in its own."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        unshare(CLONE_NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                setns(own, CLONE_NEWPID)
+        return pid
+    finally:
+        os.close(own)
 
 
 def pidfd_exit_status(pidfd: int) -> int | None:

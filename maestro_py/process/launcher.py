@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from maestro_py.errors import MaestroError, Unsupported
-from maestro_py.process import accounts, kernel, stage
-from maestro_py.process.root import Bind, MakeRoot
+from maestro_py.process import accounts, capabilities, isolation, kernel, netns, stage
 from maestro_py.process.stage import LaunchSpec
 from maestro_py.process.steps import (
     Chdir,
@@ -35,10 +34,7 @@ from maestro_py.process.steps import (
     Step,
     Umask,
 )
-from maestro_py.spec.model import Id, ResolvedProcess, safe_name
-
-IMAGES_INSIDE = "/run/maestro/images"
-"""Where a process with a root of its own finds images that are not inside that root, one per job."""
+from maestro_py.spec.model import Id, ResolvedProcess
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -87,12 +83,13 @@ def prepare(
     stdout_fd: int,
     stderr_fd: int,
     cgroup_fds: Sequence[int] = (),
+    private_network: netns.PrivateNetwork | None = None,
 ) -> LaunchSpec:
     """Return everything the child of `process` will do, in order.
 
     who: what `accounts.credentials` said, when that was asked before. cgroup_fds are open cgroup.procs
-    files to enter. Raises MaestroError for what cannot work (an unknown user) and Unsupported for what
-    this daemon may not do.
+    files to enter. private_network is what a process with `network: private` joins. Raises MaestroError
+    for what cannot work (an unknown user) and Unsupported for what this daemon may not do.
     """
     if not process.argv or not process.argv[0]:
         raise MaestroError(f"cannot run {process.name}: no program is given")
@@ -109,26 +106,29 @@ def prepare(
     if process.oom_score_adj is not None:
         steps.append(OomScoreAdj(process.oom_score_adj))
     steps.append(Umask(process.umask))
-    rooted = bool(process.root.strip("/"))
-    if rooted:
-        steps.append(_root(process))
+    steps += netns.steps(process, private_network)
+    steps += isolation.view(process, who, netns.files(process, private_network))
     steps += _rlimits(process.rlimits, process.name)
     if cgroup_fds:  # after all that might fail, before the right to write there is given up
         steps.append(JoinCgroups(tuple(cgroup_fds)))
-    steps += _become(who)
+    before, after = capabilities.steps(process.capabilities, f"run {process.name}")
+    steps += [*before, *_become(who), *after]
     if process.working_dir:
         steps.append(Chdir(process.working_dir))
-    elif not rooted:
+    elif not process.root.strip("/"):
         steps.append(Chdir("/"))
-    if process.no_new_privs if process.no_new_privs is not None else who.uid != 0:
-        steps.append(NoNewPrivs())
+    own_pids = process.pids == "private"
     if process.die_on_parent_death:
-        steps.append(ParentDeath(signal.SIGTERM, os.getpid()))
+        # process 1 of a namespace ignores what it does not handle, all but SIGKILL, and has no parent there
+        end, parent = (signal.SIGKILL, 0) if own_pids else (signal.SIGTERM, os.getpid())
+        steps.append(ParentDeath(end, parent))
+    steps += isolation.last_steps(process, who)
     env = dict(reversed(process.env))  # the first of two entries wins, as it does for getenv(3)
     if process.inherit_env:
         env = {**daemon_env, **env}
     path = env.get("PATH", daemon_env.get("PATH", DEFAULT_PATH))
-    return _spec(process.name, process.argv, env, path, (stdin_fd, stdout_fd, stderr_fd), steps)
+    spec = _spec(process.name, process.argv, env, path, (stdin_fd, stdout_fd, stderr_fd), steps)
+    return replace(spec, own_pids=True) if own_pids else spec
 
 
 def owner(process: ResolvedProcess) -> tuple[int, int]:
@@ -195,22 +195,6 @@ def _rlimits(limits: Sequence[Rlimit], name: str) -> list[Step]:
     return [Rlimits(tuple(rows))] if rows else []
 
 
-def _root(process: ResolvedProcess) -> MakeRoot:
-    """Return the step that changes the root; images already inside it need no mount."""
-    if os.geteuid() != 0:
-        why = f"maestrod runs as user {os.geteuid()}, and only root may change the root directory"
-        hint = "run maestrod as root, or leave chroot_path and ChrootImage out"
-        raise Unsupported(f"cannot run {process.name} in {process.root}: {why}", hint=hint)
-    binds = []
-    if process.config_dir and process.config_dir_inside != process.config_dir:
-        binds.append(Bind(process.config_dir, process.config_dir_inside, read_only=True))
-    inside = process.root.rstrip("/") + "/"
-    for image in process.images:
-        if not (image.path.rstrip("/") + "/").startswith(inside):
-            binds.append(Bind(image.path, f"{IMAGES_INSIDE}/{safe_name(image.job)}"))
-    return MakeRoot(process.root, tuple(binds))
-
-
 def stdin_file(text: str) -> int:
     """Return a descriptor the job reads `text` from, then end of file; /dev/null for an empty text.
 
@@ -232,7 +216,7 @@ def start(spec: LaunchSpec, *, cgroup_fd: int | None = None) -> Launch:
 
     Raises StartError when the fork itself fails.
     """
-    if cgroup_fd is not None or any(step.libc for step in spec.steps):
+    if cgroup_fd is not None or spec.own_pids or any(step.libc for step in spec.steps):
         kernel.load()
     try:
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -243,7 +227,7 @@ def start(spec: LaunchSpec, *, cgroup_fd: int | None = None) -> Launch:
     try:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, stage.SIGNALS)
         try:
-            if cgroup_fd is not None:
+            if cgroup_fd is not None or spec.own_pids:
                 pid, pidfd, spec = _fork_into(cgroup_fd, spec)
             else:
                 pid = os.fork()
@@ -266,19 +250,30 @@ def start(spec: LaunchSpec, *, cgroup_fd: int | None = None) -> Launch:
         raise StartError(spec.name, error) from None
 
 
-def _fork_into(cgroup_fd: int, spec: LaunchSpec) -> tuple[int, int, LaunchSpec]:
+def _fork_into(cgroup_fd: int | None, spec: LaunchSpec) -> tuple[int, int, LaunchSpec]:
     """Return (pid, pidfd or -1, spec): by clone3, or by fork and a first step that joins the group."""
     global _clone_refused
     if not _clone_refused:
         try:
-            pid, pidfd = kernel.clone_into_cgroup(cgroup_fd)
+            if spec.own_pids:
+                pid, pidfd = kernel.clone(kernel.CLONE_NEWPID, cgroup_fd)
+            else:
+                assert cgroup_fd is not None
+                pid, pidfd = kernel.clone_into_cgroup(cgroup_fd)
             return pid, pidfd, spec
         except OSError as error:
             if error.errno not in _NO_CLONE:
-                raise OSError(error.errno, f"cannot enter its control group: {error.strerror}") from None
-            _clone_refused = True
-    steps = (JoinCgroupDirectory(cgroup_fd), *spec.steps)
-    return os.fork(), -1, replace(spec, steps=steps)
+                doing = "make its pid namespace" if cgroup_fd is None else "enter its control group"
+                raise OSError(error.errno, f"cannot {doing}: {error.strerror}") from None
+            _clone_refused = not spec.own_pids  # the namespace may be what was refused
+    if cgroup_fd is not None:
+        spec = replace(spec, steps=(JoinCgroupDirectory(cgroup_fd), *spec.steps))
+    if not spec.own_pids:
+        return os.fork(), -1, spec
+    try:
+        return kernel.fork_into_pid_namespace(), -1, spec
+    except OSError as error:
+        raise OSError(error.errno, f"cannot make its pid namespace: {error.strerror}") from None
 
 
 def read_report(fd: int) -> LaunchFailure | None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory becomes `/` for one process.
+"""What one process sees of the file system: a directory becomes its `/`, or parts of the device change.
 
 In a private mount namespace the directory is bound onto itself and pivoted to; what the process
-needs besides (its config, images outside the root, /proc, a small /dev) is mounted inside; the old
-root is then detached and cannot be reached, not even by root with a leftover descriptor. Mount
-points are made only after the pivot: a link in an image then resolves inside the new root, and
-nothing of the device is touched by one that points elsewhere.
+needs besides (its config and own directories, images outside the root, /proc, a small /dev) is
+mounted inside; the old root is then detached and cannot be reached, not even by root with a leftover
+descriptor. Mount points are made only after the pivot: a link in an image then resolves inside the
+new root, and nothing of the device is touched by one that points elsewhere.
 
-Where the kernel refuses namespaces, plain chroot(2) is used and the process's log says so.
+Where the kernel refuses namespaces, plain chroot(2) is used and the process's log says so; what
+needs more than that is refused.
 """
 
 from __future__ import annotations
@@ -15,40 +16,32 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from maestro_py.process import kernel
+from maestro_py.process import kernel, mounts
+from maestro_py.process.mounts import Bind, Mounted, Tmpfs
 
 _NO_NAMESPACES = (errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.ENOSPC)
-
-# Documentation/admin-guide/devices.txt
-_DEVICES = (
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-)
-_LINKS = (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"))
-
-
-@dataclass(frozen=True)
-class Bind:
-    """Show `source` of the device, a directory or a file, at `target` inside the new root."""
-
-    source: str
-    target: str
-    read_only: bool = False
+_OWN_NAMES = kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 
 
 @dataclass(frozen=True)
 class MakeRoot:
-    """Step that changes the root; the working directory is the new `/` afterwards. Needs root."""
+    """Step that changes the root; the working directory is the new `/` afterwards. Needs root.
+
+    mounted: what is shown inside besides /proc, /dev and /tmp. devices: further nodes, for uid and gid.
+    masked: the machine's own settings in /proc are read-only.
+    """
 
     root: str
-    binds: tuple[Bind, ...] = ()
+    mounted: tuple[Mounted, ...] = ()
+    devices: tuple[str, ...] = ()
+    uid: int = 0
+    gid: int = 0
+    read_only: bool = False
+    masked: bool = False
     name: ClassVar[str] = "root"
     libc: ClassVar[bool] = True
 
@@ -59,15 +52,13 @@ class MakeRoot:
     def run(self) -> None:
         """Do all of it; OSError names the path that was refused, as the device or the new root sees it."""
         os.close(os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        try:
-            kernel.unshare(kernel.CLONE_NEWNS)
-        except OSError as error:
-            if error.errno not in _NO_NAMESPACES:
-                raise
-            self._plain(error)
+        refused = _own_namespace()
+        if refused:
+            self._plain(refused)
             return
         old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        sources = [os.open(bind.source, os.O_PATH | os.O_CLOEXEC) for bind in self.binds]
+        todo = _open_sources(self.mounted)
+        devices = mounts.device_nodes(self.devices)
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         kernel.mount(self.root, self.root, None, kernel.MS_BIND | kernel.MS_REC)
         os.chdir(self.root)
@@ -75,69 +66,112 @@ class MakeRoot:
         # stays usable as a source of binds until it is detached.
         kernel.pivot_root(".", ".")
         mask = os.umask(0)
-        _mount_proc()
-        for bind, source in zip(self.binds, sources, strict=True):
-            _bind(source, bind)
-        _mount_dev()
-        _mount_tmp()
+        mounts.mount_point("/proc")
+        done = mounts.proc(self.masked)
+        done += mounts.dev(devices, self.uid, self.gid)
+        if not any(item.target == "/tmp" for item in self.mounted):
+            done += mounts.tmp(self.read_only)
+        for item, source, directory in todo:
+            mounts.mount_point(item.target, directory)
+            item = replace(item, target=os.path.realpath(item.target))  # see mount_point
+            item.mount(source)
+            done.append(item.target)
         os.umask(mask)
         os.fchdir(old)
         kernel.umount(".", kernel.MNT_DETACH)
         os.chdir("/")
+        _seal(self.mounted, self.read_only, (), done)
 
     def _plain(self, reason: OSError) -> None:
-        if self.binds:
-            text = f"{reason.strerror} (no mount namespace, so {self.binds[0].target} cannot be shown inside)"
+        needs = [item.target for item in self.mounted if not (isinstance(item, Bind) and item.optional)]
+        needs += self.devices
+        if needs or self.read_only:
+            what = f"{needs[0]} cannot be shown inside" if needs else "it cannot be made read-only"
+            text = f"{reason.strerror} (no mount namespace, so {what})"
             raise OSError(reason.errno, text, self.root)
         os.chroot(self.root)
         os.chdir("/")
         os.write(2, f"maestro: no mount namespace ({reason.strerror}), plain chroot used\n".encode())
 
 
-def _mount_point(path: str, directory: bool = True) -> os.stat_result:
-    """Return what is at `path`, made with its parents when missing. Ours have mode 0 (see _mount_tmp)."""
-    try:
-        return os.stat(path)
-    except FileNotFoundError:
-        pass
-    parent = os.path.dirname(path)
-    made = ""
-    for part in parent.split("/")[1:]:
-        made += "/" + part
-        if part and not os.path.isdir(made):
-            os.mkdir(made, 0o755)
-    if directory:
-        os.mkdir(path, 0)
-    else:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0))
-    return os.stat(path)
+@dataclass(frozen=True)
+class OwnMounts:
+    """Step that keeps the device's root and changes what this process finds there. Needs root.
+
+    Nothing is made on the device: what is mounted on must be there, unless it is in one of the new
+    directories in memory. proc: mount a new /proc.
+    """
+
+    mounted: tuple[Mounted, ...] = ()
+    read_only: bool = False
+    proc: bool = False
+    masked: bool = False
+    name: ClassVar[str] = "mounts"
+    libc: ClassVar[bool] = True
+
+    def describe(self) -> str:
+        """Return what it does."""
+        return "set up its own mounts"
+
+    def run(self) -> None:
+        """Do all of it; OSError names the path that was refused."""
+        refused = _own_namespace()
+        if refused:
+            raise OSError(refused.errno, f"{refused.strerror} (no mount namespace)")
+        todo = _open_sources(self.mounted)
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        mask = os.umask(0)
+        done = mounts.proc(self.masked) if self.proc else []
+        empty: list[str] = []
+        if self.read_only:
+            taken = {item.target for item in self.mounted}
+            for path in ("/tmp", "/var/tmp"):
+                if path not in taken and os.path.isdir(path) and not os.path.islink(path):
+                    Tmpfs(path).mount(-1)
+                    empty.append(path)
+        done += empty
+        for item, source, directory in todo:
+            if any(mounts.below(item.target, path) for path in empty):
+                mounts.mount_point(item.target, directory)
+            item.mount(source)
+            done.append(item.target)
+            if isinstance(item, Tmpfs):
+                empty.append(item.target)
+        os.umask(mask)
+        _seal(self.mounted, self.read_only, ("/dev", "/proc"), done)
+        os.chdir("/")
 
 
-def _mount_proc() -> None:
-    _mount_point("/proc")
-    kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+def _own_namespace() -> OSError | None:
+    """Enter new mount, ipc and uts namespaces; return why not even the first is to be had."""
+    for flags in (kernel.CLONE_NEWNS | _OWN_NAMES, kernel.CLONE_NEWNS):
+        try:
+            kernel.unshare(flags)
+            return None
+        except OSError as error:
+            if error.errno not in _NO_NAMESPACES:
+                raise
+            refused = error
+    return refused
 
 
-def _bind(source: int, bind: Bind) -> None:
-    _mount_point(bind.target, stat.S_ISDIR(os.fstat(source).st_mode))
-    kernel.mount(f"/proc/self/fd/{source}", bind.target, None, kernel.MS_BIND | kernel.MS_REC)
-    if bind.read_only:
-        flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
-        kernel.mount("none", bind.target, None, flags)
+def _open_sources(mounted: Sequence[Mounted]) -> list[tuple[Mounted, int, bool]]:
+    """Return each, parents before what is in them, with its open source and whether it is a directory."""
+    found = []
+    for item in sorted(mounted, key=lambda item: item.target.count("/")):
+        source, directory = -1, True
+        if isinstance(item, Bind):
+            source = os.open(item.source, os.O_PATH | os.O_CLOEXEC)
+            directory = stat.S_ISDIR(os.fstat(source).st_mode)
+        found.append((item, source, directory))
+    return found
 
 
-def _mount_dev() -> None:
-    _mount_point("/dev")
-    kernel.mount("tmpfs", "/dev", "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, "mode=755,size=64k")
-    for name, major, minor in _DEVICES:
-        os.mknod("/dev/" + name, 0o666 | stat.S_IFCHR, os.makedev(major, minor))
-    for name, target in _LINKS:
-        os.symlink(target, "/dev/" + name)
-    os.mkdir("/dev/shm")
-    kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777")
-
-
-def _mount_tmp() -> None:
-    """Give a root without /tmp one in memory; mode 0 marks a mount point made here at an earlier start."""
-    if stat.S_IMODE(_mount_point("/tmp").st_mode) == 0:
-        kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777")
+def _seal(mounted: Sequence[Mounted], read_only: bool, spared: Sequence[str], done: list[str]) -> None:
+    """Restrict the mounts that came along with others, and the root."""
+    rules = [(item.target, item.flags) for item in mounted if isinstance(item, Bind) and item.below]
+    if read_only:
+        rules += [("/", kernel.MS_RDONLY), *((path, 0) for path in spared)]
+        rules += [(item.target, 0) for item in mounted if not (isinstance(item, Bind) and item.below)]
+    if rules:
+        mounts.seal(rules, set(done))

@@ -36,7 +36,8 @@ class LaunchSpec:
     """One launch, complete before the fork.
 
     argv[0] without a slash is looked up in `path`, in the child, where the root has changed. The
-    three files stay the caller's; the child gets copies as 0, 1 and 2.
+    three files stay the caller's; the child gets copies as 0, 1 and 2. own_pids: it is process 1 of a
+    pid namespace of its own.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LaunchSpec:
     stdout: int
     stderr: int
     steps: tuple[Step, ...]
+    own_pids: bool = False
 
 
 def handled() -> tuple[int, ...]:

@@ -8,6 +8,7 @@ reachable from here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 from maestro_py.errors import InvalidDocument, Problem
@@ -32,6 +33,7 @@ __all__ = [
     "RUNNING",
     "RUNNING_OP",
     "check_references",
+    "public_json",
     "read_config",
     "read_daemon_config",
     "read_image",
@@ -108,12 +110,16 @@ RUNNING_OP = Table(
 
 
 def read_running_config(
-    data: object, *, source: str = "running config"
+    data: object,
+    *,
+    source: str = "running config",
+    references: Callable[[RunningConfig], list[Problem]] | None = None,
 ) -> tuple[RunningConfig, list[Problem]]:
     """Return the running config and warnings.
 
     Two forms: the flat one, and upstream's RunningConfigOpPayload `{op, conf, flags}`. A job's `config`
-    is the name of a config here. Raises InvalidDocument with every problem.
+    is the name of a config here. Raises InvalidDocument with every problem. references: checks how the parts
+    refer to each other; asked only when there are problems already, so that theirs are told together.
     """
     reading = Reading()
     wrapped = isinstance(data, dict) and any(str(key).lower() in ("op", "conf") for key in data)
@@ -131,10 +137,13 @@ def read_running_config(
     )
     for name, check in lists:
         check(values.get(name, ()), path + name, reading)
-    _refuse(reading, source)
     flags = values.pop("flags", {})
     values.pop("config", None)
-    return RunningConfig(**values, **flags), reading.warnings
+    found = RunningConfig(**values, **flags)
+    if reading.problems and references:
+        reading.problems += references(found)
+    _refuse(reading, source)
+    return found, reading.warnings
 
 
 def read_templates(data: object, source: str) -> tuple[tuple[TemplateSpec, ...], list[Problem]]:
@@ -213,6 +222,23 @@ def to_json(spec: Spec) -> dict[str, object]:
         "configs": [to_json(config) for config in spec.configs],
         **({"flags": flags} if flags else {}),
     }
+
+
+def public_json(spec: Spec) -> dict[str, object]:
+    """Return the canonical object of a spec for people's eyes: inline secrets are left out.
+
+    Reading it back is refused for want of them, so that nothing stores an empty secret by mistake.
+    """
+    found = to_json(spec)
+    if isinstance(spec, RunningConfig):
+        found["jobs"] = [public_json(job) for job in spec.jobs]
+        found["templates"] = [public_json(template) for template in spec.templates]
+    secrets = found.get("secrets")
+    if isinstance(secrets, list):
+        found["secrets"] = [
+            {key: value for key, value in each.items() if key not in ("data", "encoding")} for each in secrets
+        ]
+    return found
 
 
 def _top(table: Table, data: object, reading: Reading) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from maestro_py.spec.model import (
     ImageSpec,
     JobSpec,
     Limits,
+    Network,
     Ready,
     ResolvedProcess,
     Restart,
@@ -35,6 +36,11 @@ from maestro_py.spec.substitute import TooLong, names, substitute
 
 CONFIGS_INSIDE = "/run/maestro/config"
 """Where a process with a root of its own finds its configs; the launcher makes them visible there."""
+
+DATA_INSIDE = "/var/lib/maestro/data"
+RUN_INSIDE = "/run/maestro/run"
+SECRETS_INSIDE = "/run/maestro/secrets"
+"""Where such a process finds its own writable directories, and its secrets."""
 
 IMAGES_INSIDE = "/run/maestro/images"
 """Where such a process finds an image that is not inside its root: in a directory per job."""
@@ -50,7 +56,10 @@ _LIFTED_BY_ZERO = ("mem_limit", "mem_high", "pids_max")
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are on the device, and the variables every text may use."""
+    """Where things are on the device, and the variables every text may use.
+
+    data, run: below these each process has a writable directory of its own; empty: there are none.
+    """
 
     images: str
     configs: str
@@ -58,6 +67,8 @@ class Places:
     thisdir: str
     cwd: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    data: str = ""
+    run: str = ""
 
 
 def image_inside(root: str, image: ImageRef) -> str:
@@ -119,6 +130,27 @@ class _Parts:
     problems: list[Problem] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Own:
+    """A process's own directories, on the device and as it sees them."""
+
+    data: str
+    data_inside: str
+    run: str
+    run_inside: str
+    secrets: str
+
+    @classmethod
+    def of(cls, name: str, rooted: bool, places: Places, secrets: bool) -> _Own:
+        """Return those of one process; the secrets are mounted on one directory that all share."""
+        data = f"{places.data}/{safe_name(name)}" if places.data else ""
+        run = f"{places.run}/jobs/{safe_name(name)}" if places.run else ""
+        if rooted:
+            inside = DATA_INSIDE if data else "", RUN_INSIDE if run else ""
+            return cls(data, inside[0], run, inside[1], SECRETS_INSIDE if secrets else "")
+        return cls(data, data, run, run, f"{places.run}/secrets" if secrets and places.run else "")
+
+
 class _Process:
     """The work on one process."""
 
@@ -146,6 +178,13 @@ class _Process:
         configs = [config for job in self.jobs for config in self._configs(job)]
         config_dir = f"{self.places.configs}/{safe_name(self.name)}" if configs else ""
         inside = CONFIGS_INSIDE if self.root and config_dir else config_dir
+        secrets = tuple(
+            replace(each, file=self._text(each.file, "secrets", on_device=True))
+            for each in settings.secrets or ()
+        )
+        own = _Own.of(self.name, bool(self.root), self.places, bool(secrets))
+        if settings.seccomp == "default" and settings.no_new_privs is False:
+            self._problem(self.first.job, "no_new_privs", "false, and seccomp needs it")
         stdin = self.first.message
         if self.composite:
             send = self.template.send_composite_jobs_to_stdin
@@ -159,7 +198,7 @@ class _Process:
             enabled=self.enabled,
             autostart=any(not job.no_autostart for job in self.jobs),
             argv=self._argv(jobs[0]),
-            env=self._env(jobs[0], configs, inside),
+            env=self._env(jobs[0], configs, inside, own),
             inherit_env=bool(settings.inherit_env),
             stdin=stdin,
             root=self.root,
@@ -177,6 +216,23 @@ class _Process:
             nice=settings.nice,
             oom_score_adj=settings.oom_score_adj,
             no_new_privs=settings.no_new_privs,
+            capabilities=settings.capabilities,
+            seccomp=settings.seccomp or "none",
+            read_only_root=bool(settings.read_only_root),
+            mounts=tuple(
+                replace(each, source=self._text(each.source, "mounts", on_device=True))
+                for each in settings.mounts or ()
+            ),
+            tmpfs=settings.tmpfs or (),
+            devices=settings.devices or (),
+            pids=settings.pids or "host",
+            network=settings.network or Network(),
+            secrets=secrets,
+            secrets_dir=own.secrets,
+            data_dir=own.data,
+            data_dir_inside=own.data_inside,
+            run_dir=own.run,
+            run_dir_inside=own.run_inside,
             new_session=any(job.daemonize for job in self.jobs),
             pgid=next((job.pgid for job in self.jobs if job.pgid > 0), 0),
             die_on_parent_death=bool(settings.die_on_parent_death),
@@ -283,7 +339,9 @@ class _Process:
             self._problem(job.job, "exec_cmd", "neither the job nor its template names a program")
         return tuple(argv)
 
-    def _env(self, job: JobSpec, configs: list[ConfigSpec], inside: str) -> tuple[tuple[str, str], ...]:
+    def _env(
+        self, job: JobSpec, configs: list[ConfigSpec], inside: str, own: _Own
+    ) -> tuple[tuple[str, str], ...]:
         """Return the environment in order, of a name given twice the first: job, template, ours.
 
         The jobs of a composite do not set their process's environment, they carry it in their payload.
@@ -297,6 +355,13 @@ class _Process:
         env.setdefault("MAESTRO_PROCESS", self.name)
         if not self.root:
             env.setdefault("MAESTRO_SOCKET", self.places.socket)
+        for key, value in (
+            ("MAESTRO_DATA_DIR", own.data_inside),
+            ("MAESTRO_RUN_DIR", own.run_inside),
+            ("MAESTRO_SECRETS_DIR", own.secrets),
+        ):
+            if value:
+                env.setdefault(key, value)
         if configs:
             env.setdefault("MAESTRO_CONFIG_DIR", inside)
             wanted = job.config_name or DEFAULT_CONFIG_NAME

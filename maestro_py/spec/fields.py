@@ -8,7 +8,7 @@ Upstream's payloads carry every key, so an empty text, null and an empty list me
 
 from __future__ import annotations
 
-from maestro_py.spec import checks, kinds
+from maestro_py.spec import checks, isolation, kinds
 from maestro_py.spec.kinds import (
     ABSOLUTE_PATH,
     ARGUMENT,
@@ -133,11 +133,33 @@ def _settings(job: bool) -> tuple[Field, ...]:
               "Who is killed first when memory runs out, -1000 (never) to 1000.", "the daemon's own"),
         Field("no_new_privs", BOOLEAN, "Programs the process executes gain no privileges.",
               "true unless it runs as root"),
+        Field("capabilities", isolation.CAPABILITY_SET,
+              'The capabilities the process has, as "net_bind_service"; no other can be had. [] is none.',
+              "all as root, else none"),
+        Field("seccomp", isolation.SECCOMP,
+              "default refuses system calls that jobs have no use for; it implies no_new_privs.", "none"),
         Field("chroot_path", ABSOLUTE_PATH,
               "Directory that becomes the root of a process without an image to run in.",
               "the device's root"),
         Field("chroot_image", BOOLEAN, "The job's image becomes the root of the process.",
               "false", ("ChrootImage",)),
+        Field("read_only_root", BOOLEAN,
+              "Nothing below the root can be written but /tmp, `tmpfs`, `mounts` with rw and the process's "
+              "own data and run directories.", "false"),
+        Field("mounts", isolation.MOUNTS, "Directories and files of the device the process sees.", "none"),
+        Field("tmpfs", isolation.TMPFS,
+              'Directories in memory, empty at each start, as "/var/cache" or "/var/cache:size=16M".',
+              "none"),
+        Field("devices", isolation.DEVICES,
+              "Further device nodes of a process with a root of its own; they belong to its user.",
+              "null, zero, full, random, urandom and tty"),
+        Field("pids", isolation.PIDS,
+              "private: the process sees no others but those it starts, and is number 1 among them.", "host"),
+        Field("network", isolation.NETWORKS,
+              "host, none (only loopback) or private, as a word or as an object with `mode`, `address` "
+              "and `ports`.", "host"),
+        Field("secrets", isolation.SECRETS,
+              "Files only the process can read, in the directory that MAESTRO_SECRETS_DIR names.", "none"),
         Field("cgroup", object_of(CGROUP), "Limits of memory, CPU, processes and disk.", "no limits"),
         Field("stop_signal", SIGNAL, "Signal that asks the process to end.", "SIGTERM"),
         Field("stop_timeout", SECONDS, "Time to end in before everything is killed.", "10s"),

@@ -79,6 +79,51 @@ Id = str | int
 
 
 @dataclass(frozen=True)
+class Mount:
+    """A directory or file of the device, `source`, shown to the process at `target`.
+
+    options: ro, rw, noexec, nosuid, nodev. It is read-only unless `rw` is among them, and never has
+    set-uid programs or device nodes.
+    """
+
+    source: str
+    target: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of the device that leads to one inside. address: the device's own; empty: all."""
+
+    host: int
+    inside: int
+    protocol: str = "tcp"  # or "udp"
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a process sees of the network: `host`, `none` (only loopback) or `private`.
+
+    address: the process's own in the private network; empty: chosen.
+    """
+
+    mode: str = "host"
+    address: str = ""
+    ports: tuple[Port, ...] = ()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A file only the process can read, from a file of the device or inline. encoding: utf8 or base64."""
+
+    name: str
+    file: str = ""
+    data: str = field(default="", repr=False)
+    encoding: str = "utf8"
+
+
+@dataclass(frozen=True)
 class Settings:
     """What both templates and jobs may set; None means not said."""
 
@@ -103,8 +148,17 @@ class Settings:
     nice: int | None = None
     oom_score_adj: int | None = None
     no_new_privs: bool | None = None
+    capabilities: tuple[str, ...] | None = None
+    seccomp: str | None = None
     chroot_path: str | None = None
     chroot_image: bool | None = None  # spelled ChrootImage in documents
+    read_only_root: bool | None = None
+    mounts: tuple[Mount, ...] | None = None
+    tmpfs: tuple[str, ...] | None = None
+    devices: tuple[str, ...] | None = None
+    pids: str | None = None
+    network: Network | None = None
+    secrets: tuple[Secret, ...] | None = None
     cgroup: Limits | None = None
     stop_signal: int | None = None
     stop_timeout: float | None = None
@@ -308,6 +362,20 @@ class ResolvedProcess:
     nice: int | None = None
     oom_score_adj: int | None = None
     no_new_privs: bool | None = None  # None: on once the uid is not 0
+    capabilities: tuple[str, ...] | None = None  # exactly these; None: what the uid has
+    seccomp: str = "none"  # or "default"
+    read_only_root: bool = False
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: tuple[str, ...] = ()  # paths, each with ":size=BYTES" when it has a limit
+    devices: tuple[str, ...] = ()  # paths under /dev
+    pids: str = "host"  # or "private"
+    network: Network = Network()
+    secrets: tuple[Secret, ...] = ()
+    secrets_dir: str = ""  # as the process sees it; empty: it has no secrets
+    data_dir: str = ""  # its own writable directory, on the device; kept
+    data_dir_inside: str = ""  # as the process sees it
+    run_dir: str = ""  # the same, gone at a reboot
+    run_dir_inside: str = ""
     new_session: bool = False
     pgid: int = 0  # >0: join that process group; else a new one
     die_on_parent_death: bool = False

@@ -32,16 +32,16 @@ class Happened:
 
 
 class History:
-    """The last `keep` events."""
+    """The last `keep` events, after `earlier` ones; without those the first gets the id `first`."""
 
-    def __init__(self, keep: int = 1000, earlier: Iterable[Happened] = ()) -> None:
+    def __init__(self, keep: int = 1000, earlier: Iterable[Happened] = (), first: int = 1) -> None:
         self.keep = keep
         self._events: deque[Happened] = deque(earlier, maxlen=keep)
-        self._next = self._events[-1].id + 1 if self._events else 1
+        self._next = self._events[-1].id + 1 if self._events else first
 
     @property
     def last_id(self) -> int:
-        """Id of the newest event, 0 when there was none."""
+        """Id of the newest event; one less than the first to come when there was none."""
         return self._next - 1
 
     def add(self, time: float, type: str, message: str, *, job: str = "", process: str = "") -> Happened:

@@ -134,7 +134,7 @@ class Store(_Database):
     def entries(self, kind: str) -> dict[str, Any]:
         """Return all values of a kind by key, in key order."""
         rows = self._read("SELECT key, value FROM entries WHERE kind=? ORDER BY key", (kind,))
-        return {key: json.loads(value) for key, value in rows}
+        return {key: _value(value) for key, value in rows}
 
     def change(self, put: Mapping[Key, Any], remove: Iterable[Key] = ()) -> None:
         """Store and remove entries in one transaction; equal values are not written.
@@ -152,7 +152,7 @@ class Store(_Database):
         if writes:
             self._write(writes)
 
-    def keys(self) -> set[Key]:
+    def all_keys(self) -> set[Key]:
         """Return the (kind, key) of every entry."""
         return set(self._read("SELECT kind, key FROM entries"))
 
@@ -211,3 +211,11 @@ class RunStore(_Database):
     def events(self) -> list[tuple[int, float, str, str, str, str]]:
         """Return the recorded events, oldest first."""
         return self._read("SELECT id, time, type, job, process, message FROM events ORDER BY id")
+
+
+def _value(text: str) -> Any:
+    """Return a stored value; what is no JSON comes as the text it is, for its reader to refuse by name."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

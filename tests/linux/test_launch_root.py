@@ -183,16 +183,16 @@ def test_config_is_seen_read_only_and_images_by_their_job(jail: Path, tmp_path: 
     assert os.listdir(config) == ["default"]
 
 
-def test_a_link_in_an_image_leads_to_nothing_outside(jail: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("up", ["", "../" * 20])
+def test_a_link_in_an_image_leads_to_nothing_outside(jail: Path, tmp_path: Path, up: str) -> None:
     """Mount points are made inside: a hostile /run must not make directories on the device."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    (jail / "run").symlink_to(outside)
+    (jail / "run").symlink_to(f"{up}{outside}")
     result = run(
         process("/bin/sh", root=str(jail), config_dir=str(outside), config_dir_inside="/run/maestro/config")
     )
-    assert result.failure is not None
-    assert result.failure.step == "root"
+    assert result.failure is None
     assert os.listdir(outside) == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.documents import WAIT, document, image, job
+from support.rawhttp import ask
 
 from maestro_py.errors import Conflict, NotFound
 
@@ -123,7 +124,7 @@ def test_changed_restart_policy_takes_effect_without_a_restart(daemon: Daemon) -
     assert daemon.job("one")["pid"] == pid
     assert daemon.plan(changed) == []
     daemon.client().kill("one", "SIGKILL")
-    after = daemon.wait("one", lambda row: row["state"] == "RUNNING" and row["pid"] != pid)
+    after = daemon.wait("one", lambda row: row["state"] == "RUNNING" and row["pid"] not in (None, pid))
     assert after["restarts"] == 1
 
 
@@ -233,6 +234,34 @@ def test_failed_download_keeps_the_version_that_runs(daemon: Daemon, tmp_path: P
     assert any("Its newest version is not in force" in line for line in daemon.client().why("app")["lines"])
     # the good document of the version that runs is again nothing to do
     assert daemon.plan(document(job("app", SHOW), images=[first])) == []
+
+
+def test_version_that_is_held_stays_held_when_another_download_fails(daemon: Daemon, tmp_path: Path) -> None:
+    good = {name: image(name, "1", tmp_path, {"word": name}) for name in ("app", "other")}
+    bad = {name: {**good[name], "version": "2", "url": (tmp_path / "absent").as_uri()} for name in good}
+    for name in bad:
+        bad[name]["checksum"] = {"type": "sha256sum", "value": "0" * 64}
+    jobs = (job("app", SHOW), job("other", SHOW))
+    daemon.run(document(*jobs, images=list(good.values())))
+    pids = {name: daemon.job(name)["pid"] for name in good}
+    assert daemon.apply(document(*jobs, images=[bad["app"], good["other"]]))["status"] == "failed"
+
+    answer = ask(daemon.socket, "POST", "/image", {"type": "image", "op": "update", "image": bad["other"]})
+    assert daemon.client().task(answer.json["task_id"], wait=20)["status"] == "failed"
+    for name in good:
+        row = daemon.job(name)
+        assert (row["pid"], row["image_version"], row["state"]) == (pids[name], "1", "RUNNING")
+
+
+def test_image_of_no_job_that_cannot_be_fetched_is_not_passed_over_in_silence(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    lost = image("nobody", "1", tmp_path, {"word": "x"})
+    lost["checksum"] = {"type": "sha256sum", "value": "0" * 64}
+    task = daemon.apply(document(job("app"), images=[lost]))
+    assert task["status"] == "failed"
+    assert "nobody" in task["error"]["message"]
+    assert daemon.job("app")["state"] == "RUNNING"
 
 
 def test_applying_again_starts_what_failed_and_what_was_stopped_by_hand(

@@ -10,13 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.guarded import GOOD, Guarded, guarded
+from support.guarded import GOOD, Guarded, Shared, guarded
 
 BAD_SUM = "a" * 63
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    made = Shared(lambda: tmp_path_factory.mktemp("shared"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def device(tmp_path: Path) -> Iterator[Guarded]:
+def device(shared: Shared) -> Iterator[Guarded]:
+    with shared.lend() as lent:
+        yield lent
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Guarded]:
     with guarded(tmp_path) as made:
         yield made
 
@@ -51,7 +64,7 @@ def config_file(path: object) -> list[dict[str, Any]]:
         ("a.yaml", "jobs: *nothing\n", "line 1: not valid YAML"),
         ("a.yaml", "jobs:\n- exec_cmd: {{IMAGE}}/x\n", "needs quotes around it"),
         ("a.yaml", "x: !!python/object:os.system ls\n", "not valid YAML"),
-        ("empty", "", "expected a running config as an object"),
+        ("empty.json", "", "empty"),
     ],
 )
 def test_malformed_text_is_refused_with_file_and_line(
@@ -59,8 +72,7 @@ def test_malformed_text_is_refused_with_file_and_line(
 ) -> None:
     said = device.refused(text, name=name)
     assert why in said
-    if name != "empty":
-        assert name in said
+    assert name in said
 
 
 def test_aliases_that_multiply_are_refused(device: Guarded) -> None:
@@ -80,14 +92,14 @@ def test_a_file_that_is_not_there_is_named(device: Guarded) -> None:
     [
         (b'{"jobs": [,]}', "line 1 column 11"),
         (b"", "it is empty"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b'{"config": "\xff"}', "not UTF-8"),
         (b'{"date": Infinity}', "Infinity"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"jobs": [], "jobs": []}', '"jobs" is given twice'),
     ],
 )
 def test_a_body_that_is_not_json_is_a_bad_request(device: Guarded, body: bytes, why: str) -> None:
-    for path in ("/v1/apply", "/v1/check", "/v1/diff"):
+    for path in ("/v1/check", "/v1/diff", "/v1/apply"):
         found = device.call("POST", path, body)
         assert (found.status, found.json["code"]) == (400, "bad-request"), found
         assert why in found.json["title"]
@@ -141,7 +153,7 @@ def test_problems_reach_a_program_with_path_message_and_hint(device: Guarded) ->
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
-        ({"exec_cmd": 7}, "jobs[1].exec_cmd: job \"b\": expected a string, not 7"),
+        ({"exec_cmd": 7}, 'jobs[1].exec_cmd: job "b": expected a string, not 7'),
         ({"exec_args": "x"}, 'jobs[1].exec_args: job "b": expected a list of strings, not "x"'),
         ({"exec_args": ["a\0b"]}, "jobs[1].exec_args[0]"),
         ({"exec_args": ["\ud800"]}, "half of a surrogate pair"),
@@ -232,7 +244,9 @@ def test_a_job_without_a_program_is_refused(device: Guarded) -> None:
     assert 'jobs["b"].exec_cmd: the job names no program' in device.refused(device.document({"job": "b"}))
 
 
-@pytest.mark.parametrize("path", ["../c", "../../etc/passwd", "/etc/passwd", "a/../../b", "..", ".", "", "a\0b"])
+@pytest.mark.parametrize(
+    "path", ["../c", "../../etc/passwd", "/../etc/passwd", "a/../../b", "..", ".", "", "a\0b"]
+)
 def test_a_config_file_outside_its_directory_is_refused(device: Guarded, path: str) -> None:
     said = device.refused(device.document(configs=config_file(path)))
     assert "configs[0].files[0]" in said
@@ -277,18 +291,18 @@ def test_docker_images_are_refused_with_the_way_out(device: Guarded) -> None:
 # ---- the order of documents
 
 
-def test_an_older_date_is_refused_unless_forced(device: Guarded) -> None:
-    assert device.apply({**device.document(), "date": 2000}).returncode == 0
-    old = {**device.document(job(exec_cmd="/bin/sleep", exec_args=["1000"])), "date": 1999}
-    said = device.refused(old)
+def test_an_older_date_is_refused_unless_forced(own: Guarded) -> None:
+    assert own.apply({**own.document(), "date": 2000}).returncode == 0
+    old = {**own.document(job(exec_cmd="/bin/sleep", exec_args=["1000"])), "date": 1999}
+    said = own.refused(old)
     assert "cannot apply running config: its date 1999 is older than the applied one's, 2000" in said
     assert "--force" in said
-    assert device.call("POST", "/v1/apply", old).status == 409
-    diff = device.daemon.cli("diff", str(device.write(old)))
+    assert own.call("POST", "/v1/apply", old).status == 409
+    diff = own.daemon.cli("diff", str(own.write(old)))
     assert "older" in diff.stderr
-    assert device.apply(old, "--force").returncode == 0
-    assert device.daemon.job("b")["state"] == "RUNNING"
-    assert device.daemon.client().running_config()["date"] == 1999
+    assert own.apply(old, "--force").returncode == 0
+    assert own.daemon.job("b")["state"] == "RUNNING"
+    assert own.daemon.client().running_config()["date"] == 1999
 
 
 # ---- sheer size
@@ -301,19 +315,19 @@ def many(count: int, **keys: Any) -> dict[str, Any]:
     return {"config": "running", "jobs": [GOOD, *jobs]}
 
 
-def test_ten_thousand_disabled_jobs_are_accepted(device: Guarded) -> None:
-    done = device.apply(many(10_000, disabled=True))
+def test_ten_thousand_disabled_jobs_are_accepted(own: Guarded) -> None:
+    done = own.apply(many(10_000, disabled=True))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) < 100  # counted, not told one by one
-    shown = device.daemon.cli("--json", "status")
+    shown = own.daemon.cli("--json", "status")
     rows = json.loads(shown.stdout)["jobs"]
     assert len(rows) == 10_001
     assert {row["state"] for row in rows if row["job"] != "good"} == {"STOPPED"}
-    assert device.daemon.cli("status", "j09999").returncode == 0
-    device.check()
-    done = device.apply(device.document())
+    assert own.daemon.cli("status", "j09999").returncode == 0
+    own.check()
+    done = own.apply(own.document())
     assert done.returncode == 0, done.stderr
-    assert len(device.daemon.client().status()["jobs"]) == 1
+    assert len(own.daemon.client().status()["jobs"]) == 1
 
 
 def test_ten_thousand_enabled_jobs_beyond_the_open_files_are_refused(tmp_path: Path) -> None:
@@ -344,16 +358,15 @@ def test_ten_thousand_enabled_jobs_beyond_the_open_files_are_refused(tmp_path: P
         ("POST", "/ops", {"type": "ops", "ops": [{"type": "job", "op": "rm", "params": 5}]}, 406, "params"),
         ("POST", "/image", {"type": "image", "op": "add", "image": {"job": "good"}}, 406, "`url` is missing"),
         ("POST", "/jobConfig/good/c", {"data": 5}, 400, "expected a string, not 5"),
-        ("POST", "/jobConfig/good/c", {"job": "other", "data": "x"}, 400, "other"),
         ("PUT", "/v1/configs/good/c", [], 400, "object"),
         ("PUT", "/v1/configs/good/c", {"data": "?", "encoding": "base64"}, 422, "not valid base64"),
-        ("POST", "/v1/jobs/good/kill", {"signal": "SIGNOPE"}, 400, "SIGNOPE"),
-        ("POST", "/v1/jobs/good/kill", {"signal": 999}, 400, "999"),
-        ("POST", "/v1/jobs/good/kill", [], 400, "good"),
+        ("POST", "/v1/jobs/good/kill", {"signal": "SIGNOPE"}, 400, "expected a signal"),
+        ("POST", "/v1/jobs/good/kill", {"signal": 999}, 400, "expected a signal"),
+        ("POST", "/v1/jobs/good/kill", [], 400, "expected a JSON object"),
         ("POST", "/v1/jobs/goood/start", b"", 404, "did you mean good?"),
         ("PUT", "/job/good", {"op": "dance"}, 406, "dance"),
         ("POST", "/v1/shutdown", {"jobs": "maybe"}, 400, "`stop` or `keep`"),
-        ("POST", "/v1/shutdown", ["keep"], 400, "shut down"),
+        ("POST", "/v1/shutdown", ["keep"], 400, "expected a JSON object"),
     ],
 )
 def test_what_other_routes_cannot_use_is_refused_with_the_reason(

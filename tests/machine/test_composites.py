@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.daemon import Daemon
-from support.documents import WAIT, document, image, job
+from support.documents import document, image, job
 
 EXPECTED = (
-    Path(__file__).parents[3]
-    / "shared/samples/maestro/payloads/expected-composite-stdin.test1.derived.json"
+    Path(__file__).parents[3] / "shared/samples/maestro/payloads/expected-composite-stdin.test1.derived.json"
 )
 
 # prints what it is told on standard input, byte for byte, between marks
@@ -33,7 +33,13 @@ PAYLOAD_KEYS = [
 
 
 def member(name: str, **keys: object) -> dict[str, object]:
-    return {"job": name, "composite_id": "both", "container_template": "echo", "exec_cmd": f"/m/{name}", **keys}
+    return {
+        "job": name,
+        "composite_id": "both",
+        "container_template": "echo",
+        "exec_cmd": f"/m/{name}",
+        **keys,
+    }
 
 
 def told(daemon: Daemon, name: str) -> str:
@@ -67,25 +73,18 @@ def test_members_are_told_to_the_host_in_the_exact_form(daemon: Daemon) -> None:
         "<", "\\u003c").replace("&", "\\u0026").replace(">", "\\u003e")  # fmt: skip
 
 
-def test_upstream_example_composite_is_told_byte_for_byte(tmp_path: Path, make_daemon: object) -> None:
+def test_upstream_example_composite_is_told_byte_for_byte(make_daemon: Callable[..., Daemon]) -> None:
     if not EXPECTED.exists():
         pytest.skip("the upstream sample is not here")
-    assert callable(make_daemon)
-    socket = tmp_path / "s"
     wanted = json.loads(EXPECTED.read_text())
     jobs = []
     for payload in wanted["moduleconfigs"].values():
         said = ("job", "composite_id", "container_template", "config", "exec_cmd", "immutable")
         jobs.append({key: payload[key] for key in said})
     template = {**ECHO, "name": "deviceJS_process", "composite_config": wanted["process_config"]}
-    config = {"httpUnixSocket": str(socket), "jobs": jobs, "container_templates": [template]}
-    daemon = make_daemon()
-    daemon.stop()
-    (daemon.root / "maestro.yaml").write_text(json.dumps(config))
-    daemon.socket = socket
-    daemon.start()
+    daemon = make_daemon(json.dumps({"jobs": jobs, "container_templates": [template]}))
     daemon.wait_state("test_basic_devjs_1", "RUNNING")
-    expected = EXPECTED.read_text().rstrip("\n").replace("/tmp/maestroapi.sock", str(socket))
+    expected = EXPECTED.read_text().rstrip("\n").replace("/tmp/maestroapi.sock", str(daemon.socket))
     assert told(daemon, "test_basic_devjs_1") == expected
 
 
@@ -98,7 +97,7 @@ def test_members_share_one_process_and_its_state(daemon: Daemon) -> None:
     daemon.client().kill("b", "SIGKILL")
     for name in ("a", "b"):
         row = daemon.wait_state(name, "FAILED")
-        assert row["cause"] == "killed by SIGKILL"
+        assert row["cause"].startswith("killed by SIGKILL, sent by ")
     assert daemon.job("single")["pid"] == single["pid"]
     assert "a runs in the composite both (a, b)." in daemon.client().why("a")["lines"]
 
@@ -159,7 +158,7 @@ def test_every_member_restarts_as_the_one_that_asks_for_most_says(daemon: Daemon
     daemon.run(document(member("a"), member("b", restart=True, restart_pause=1), templates=[ECHO]))
     pid = daemon.job("a")["pid"]
     daemon.client().kill("a", "SIGKILL")
-    row = daemon.wait("a", lambda row: row["state"] == "RUNNING" and row["pid"] != pid)
+    row = daemon.wait("a", lambda row: row["state"] == "RUNNING" and row["pid"] not in (None, pid))
     assert row["restarts"] == daemon.job("b")["restarts"] == 1
 
 
@@ -183,7 +182,7 @@ def start(config, context):
 def test_python_modules_share_a_process_and_a_broken_one_is_named(daemon: Daemon, tmp_path: Path) -> None:
     """Two modules from images with configs fetched over the socket, a third that cannot be loaded."""
     names = ("first", "second", "broken")
-    sources = {name: MODULE for name in names} | {"broken": "import absent_module\n"}
+    sources = dict.fromkeys(names, MODULE) | {"broken": "import absent_module\n"}
     wanted = document(
         *({"job": n, "composite_id": "modules", "container_template": "python-modules"} for n in names),
         images=[image(name, "1", tmp_path, {"__init__.py": sources[name]}) for name in names],

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from support.httpserver import FileServer
 
 from maestro_py.errors import InvalidDocument, NotFound
 
-SHOW = f"echo \"$MAESTRO_CONFIG in $MAESTRO_CONFIG_DIR says $(cat $MAESTRO_CONFIG).\"; {WAIT}"
+SHOW = f'echo "$MAESTRO_CONFIG in $MAESTRO_CONFIG_DIR says $(cat $MAESTRO_CONFIG)."; {WAIT}'
 
 RELOADS = """
 import os, signal
@@ -52,8 +55,11 @@ def test_base64_data_is_placed_as_bytes(daemon: Daemon) -> None:
     daemon.run(document(job("app"), configs=[config(data=data, encoding="base64")]))
     assert (daemon.root / "state" / "configs" / "app" / "default").read_bytes() == raw
     assert daemon.client().config_get("app", "default")["data"] == data
-    shown = daemon.cli("config", "get", "app", "default")
-    assert shown.returncode == 0 or "codec" not in shown.stderr
+    command = [sys.executable, "-m", "maestro_py.cli", "--socket", str(daemon.socket)]
+    got = subprocess.run(
+        [*command, "config", "get", "app", "default"], env=daemon.env, stdout=subprocess.PIPE
+    )
+    assert got.stdout == raw
 
 
 def test_files_are_fetched_checked_and_placed(daemon: Daemon, tmp_path: Path) -> None:
@@ -180,9 +186,23 @@ def test_document_has_the_last_word_on_configs_it_names(daemon: Daemon) -> None:
     daemon.wait_log("app", "says document.", count=2)
 
 
-def test_unknown_config_name_is_a_warning_and_the_job_starts(daemon: Daemon, tmp_path: Path) -> None:
-    import json
+def test_inline_data_of_a_job_is_its_config_and_applying_it_again_changes_nothing(daemon: Daemon) -> None:
+    wanted = document(job("app", SHOW, config_data="inline"))
+    daemon.run(wanted)
+    daemon.wait_log("app", "says inline.")
+    pid = daemon.job("app")["pid"]
+    for _ in range(2):
+        daemon.run(wanted)
+        assert daemon.plan(wanted) == []
+    more = document(job("app", SHOW, config_data="inline"), job("other"))
+    for _ in range(2):
+        daemon.run(more)
+        assert daemon.plan(more) == []
+    assert daemon.job("app")["pid"] == pid
+    assert daemon.client().config_get("app", "default")["data"] == "inline"
 
+
+def test_unknown_config_name_is_a_warning_and_the_job_starts(daemon: Daemon, tmp_path: Path) -> None:
     file = tmp_path / "doc.json"
     file.write_text(json.dumps(document(job("app", config="std"))))
     applied = daemon.cli("apply", str(file))

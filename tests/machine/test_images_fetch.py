@@ -140,7 +140,7 @@ def test_missing_length_and_redirects_are_fine(server: FileServer, staging: Path
             "redirected to file:///etc/passwd, which is not http or https",
         ),
         ("hang", {"read_timeout": 0.3}, "the server did not answer within 300ms"),
-        ("hang-after/9/image.tgz", {"read_timeout": 0.3}, "nothing came for 300ms after 0 bytes"),
+        ("hang-after/9/image.tgz", {"read_timeout": 0.3}, "nothing came for 300ms after 9 bytes"),
         ("slow/10/image.tgz", {"deadline": 0.5}, "it took longer than 500ms"),
         ("hang", {"deadline": 0.5}, "it took longer than 500ms"),
     ],

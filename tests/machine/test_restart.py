@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.daemon import Daemon
@@ -16,12 +18,15 @@ def times(daemon: Daemon, name: str, kind: str) -> list[float]:
 
 
 def test_every_kind_of_death_is_followed_by_a_restart(daemon: Daemon) -> None:
-    keys = {"restart": True, "restart_pause": 1}
-    daemon.run(document(job("app", **keys)))
+    daemon.run(document(job("app", restart=True, restart_pause=1)))
+
+    def is_up_after(restarts: int) -> Callable[[dict[str, Any]], bool]:
+        return lambda row: row["state"] == "RUNNING" and row["pid"] and row["restarts"] == restarts
+
     for number, signal in enumerate(("SIGSEGV", "SIGKILL", "SIGTERM", "SIGINT"), 1):
-        before = daemon.wait("app", lambda row, n=number: row["state"] == "RUNNING" and row["restarts"] == n - 1)
+        before = daemon.wait("app", is_up_after(number - 1))
         daemon.client().kill("app", signal)
-        after = daemon.wait("app", lambda row, n=number: row["state"] == "RUNNING" and row["restarts"] == n)
+        after = daemon.wait("app", is_up_after(number))
         assert after["pid"] != before["pid"]
         assert after["cause"].startswith(f"killed by {signal}")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_start_by_hand_while_an_apply_restarts_the_job_does_not_hold_up_the_appl
     daemon.wait_state("app", "STOPPING")
     client.action("app", "start")
     assert client.task(apply, wait=4)["status"] == "complete", "it waits for ever, all later ones behind it"
-    daemon.wait_log("app", "new")
+    daemon.wait_log("app", "new", timeout=4)
     assert daemon.plan(changed) == []
 
 
@@ -137,3 +138,26 @@ def test_restart_stops_first_and_starts_again(daemon: Daemon) -> None:
     assert row["restarts"] == 0
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_job_stopped_in_its_back_off_leaves_no_group_behind(daemon: Daemon) -> None:
+    daemon.client().apply(document(job("app", "exit 4", restart=True, restart_pause="1h")))
+    daemon.wait_state("app", "RESTARTING")
+    daemon.do("app", "stop")
+    assert [group.name for group in daemon.groups() if "app" in group.name] == []
+    daemon.stop()
+    assert daemon.groups() == []
+
+
+def test_daemon_that_ends_during_an_apply_starts_nothing_any_more(daemon: Daemon) -> None:
+    keys = {"wait_for_ok": True, "stop_timeout": 0.4}
+    daemon.run(document(job("app", STUBBORN, **keys)))
+    daemon.client().apply(document(job("app", f"echo new; {STUBBORN}", **keys)))
+    daemon.wait_state("app", "STOPPING")
+    daemon.stop()
+    log = daemon.output()
+    left = [int(pid) for pid in re.findall(r"STARTING \(pid (\d+)\)", log)]
+    alive = [pid for pid in left if os.path.exists(f"/proc/{pid}")]
+    for pid in alive:
+        os.kill(pid, 9)  # nobody else would ever end it
+    assert alive == [], log

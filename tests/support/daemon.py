@@ -111,7 +111,8 @@ class Daemon:
     ) -> dict[str, Any]:
         """Apply a document and return its ended task."""
         answer = self.client().apply(document, force=force)
-        return self.client().task(answer["task_id"], wait=timeout)
+        task: dict[str, Any] = self.client().task(answer["task_id"], wait=timeout)
+        return task
 
     def job(self, name: str) -> dict[str, Any]:
         """Return the status row of a job."""
@@ -176,6 +177,11 @@ class Daemon:
         """Return (action, subject) of every step that applying a document would take."""
         steps = self.client().diff(document)["plan"]["steps"]
         return [(step["action"], step["subject"]) for step in steps]
+
+    def groups(self) -> list[Path]:
+        """Return the control groups of this daemon, on every hierarchy."""
+        name = f"maestro-{self.root.stat().st_ino:x}"
+        return [found for found in Path("/sys/fs/cgroup").glob(f"*/{name}/*") if found.is_dir()]
 
     def crash(self) -> None:
         """Kill the daemon as a fault would, its jobs live on."""

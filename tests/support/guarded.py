@@ -15,8 +15,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from typing import Any
 from support.daemon import Daemon
 
 GOOD = {"job": "good", "exec_cmd": "/bin/sh", "exec_args": ["-c", "echo I am well; exec sleep 100000"]}
+
+EMPTY: dict[str, Any] = {"templates": [], "images": [], "configs": []}
 
 QUICK = 1.0
 """Seconds within which the daemon has to answer whatever goes on; the machine may be busy too."""
@@ -44,13 +46,17 @@ class Answer:
 
 @dataclass
 class Guarded:
-    """A daemon that runs the good job as `pid`. calm: it shall meet nothing it did not expect."""
+    """A daemon that runs the good job as `pid`. calm: it shall meet nothing it did not expect.
+
+    over: it was ended on purpose and is not looked at any more.
+    """
 
     daemon: Daemon
     tmp: Path
     pid: int
     daemon_pid: int
     calm: bool = True
+    over: bool = False
 
     def document(self, *jobs: dict[str, Any], **parts: Any) -> dict[str, Any]:
         """Return a running config with the good job, further jobs and further parts."""
@@ -164,14 +170,52 @@ def guarded(
         pid = daemon.job("good")["pid"]
         device = Guarded(daemon, tmp_path, pid, daemon.client().version()["pid"])
         yield device
-        device.check()
+        if not device.over:
+            device.check()
     finally:
         daemon.close()
 
 
+class Shared:
+    """One guarded daemon for many quick tests; one that failed its check is replaced."""
+
+    def __init__(self, directory: Callable[[], Path]) -> None:
+        self._directory = directory
+        self._stack = ExitStack()
+        self._device: Guarded | None = None
+
+    @contextmanager
+    def lend(self) -> Iterator[Guarded]:
+        """Return the device for one test; afterwards check it, and put it back if something was applied."""
+        if self._device is None:
+            self._device = self._stack.enter_context(guarded(self._directory()))
+        device = self._device
+        try:
+            yield device
+            device.check()
+            if device.daemon.client().running_config() != device.document(date=0, **EMPTY):
+                device.daemon.apply(device.document(), force=True)
+        except BaseException:
+            self._device = None
+            device.calm = False
+            self._stack, spoilt = ExitStack(), self._stack
+            device.daemon.close()
+            device.over = True
+            spoilt.close()
+            raise
+
+    def close(self) -> None:
+        """End the daemon."""
+        self._stack.close()
+
+
 def patched(line: str) -> tuple[str, ...]:
     """Return a maestrod in which a line of Python was executed first, for faults nobody can provoke."""
-    return (sys.executable, "-c", f"{line}\nfrom maestro_py.daemon import main\nraise SystemExit(main.main())")
+    return (
+        sys.executable,
+        "-c",
+        f"{line}\nfrom maestro_py.daemon import main\nraise SystemExit(main.main())",
+    )
 
 
 def patient(**constants: float) -> tuple[str, ...]:

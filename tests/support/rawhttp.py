@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain HTTP on a Unix socket, as a script with curl or a job speaks it; also as another user.
 
-    ask(socket, "GET", "/alive").status
-    ask_as(65534, socket, "GET", "/jobs")
+ask(socket, "GET", "/alive").status
+ask_as(65534, socket, "GET", "/jobs")
 """
 
 from __future__ import annotations

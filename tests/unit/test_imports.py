@@ -29,8 +29,9 @@ ALLOWED = {
     "plan": BASE | {"spec"},
     "lifecycle": BASE | {"spec"},
     "why": DECIDING - {"why"},
-    "process": DECIDING | {"process"},
-    "images": DECIDING | {"images"},
+    "process": DECIDING | {"process", "helper"},
+    "helper": {"", "errors"},
+    "images": DECIDING | {"images", "helper"},
     "state": DECIDING | {"state"},
     "daemon": DECIDING | {"process", "images", "state", "daemon"},
     "client": BASE | {"spec"},
@@ -42,6 +43,9 @@ ALLOWED = {
 NOT_IN_THE_DAEMON = {
     "maestro_py.images.fetch",
     "maestro_py.images.unpack",
+    "maestro_py.process.firewall",
+    "maestro_py.process.netplan",
+    "maestro_py.process.network",
     "maestro_py.spec.yamltext",
 }
 HEAVY = {

@@ -382,7 +382,8 @@ def test_the_ladder_of_a_stop_is_terminate_then_kill_and_kill_again() -> None:
         assert story.wait == KILL_AGAIN
         assert story.at_timer() == (Effect.KILL,)
     story.told(Exited(Exit(signal=9)))
-    assert (story.state, story.life.cause, story.life.timer) == (State.STOPPED, ASKED, None)
+    cause = Cause(ASKED.kind, f"{ASKED.text}, did not end within 8s and was killed")
+    assert (story.state, story.life.cause, story.life.timer) == (State.STOPPED, cause, None)
 
 
 def test_a_stop_timeout_of_zero_kills_at_once() -> None:

@@ -25,7 +25,7 @@ def detect(
     base: name of this daemon's groups, different for each daemon on the device.
     """
     v1, v2 = _mounted(mounts)
-    usable = {name: path for name, path in v1.items() if os.access(path, os.W_OK)}
+    usable = {name: path for name, places in v1.items() if (path := _usable(name, *places, own))}
     try:
         if v2 and _writable(anchor := _anchor(*v2, own)):
             offered = files.read(f"{v2[0]}/cgroup.controllers").split()
@@ -43,13 +43,14 @@ def detect(
     return ScanCgroups(base, "the control groups are mounted read-only")
 
 
-def _mounted(mounts: str) -> tuple[dict[str, str], tuple[str, str] | None]:
-    """Return v1 directories by controller, and (directory, root within the tree) of v2.
+_Mount = tuple[str, str]
+"""(directory, root within the tree) of a mounted tree."""
 
-    Source: proc_pid_mountinfo(5).
-    """
-    v1: dict[str, str] = {}
-    v2: tuple[str, str] | None = None
+
+def _mounted(mounts: str) -> tuple[dict[str, _Mount], _Mount | None]:
+    """Return the v1 mounts by controller, and the v2 mount. Source: proc_pid_mountinfo(5)."""
+    v1: dict[str, _Mount] = {}
+    v2: _Mount | None = None
     for line in files.read(mounts).splitlines():
         left, _, right = line.partition(" - ")
         fields, (kind, _, options) = left.split(), right.split(" ", 2)
@@ -59,19 +60,39 @@ def _mounted(mounts: str) -> tuple[dict[str, str], tuple[str, str] | None]:
         elif kind == "cgroup":
             for option in options.split(","):
                 if option in _V1_NAMES:
-                    v1.setdefault(_V1_NAMES[option], where)
+                    v1.setdefault(_V1_NAMES[option], (where, root))
     return {name: v1[name] for name in _V1_NAMES.values() if name in v1}, v2
 
 
 def _anchor(where: str, root: str, own: str) -> str:
     """Return the directory of the daemon's own v2 group."""
-    lines = files.read(own).splitlines()
-    path = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    return where + _below(root, own, "")
+
+
+def _usable(controller: str, where: str, root: str, own: str) -> str:
+    """Return where this user may make v1 groups: the top of the tree, or the own group if it was given away.
+
+    Empty: nowhere.
+    """
+    if os.access(where, os.W_OK):
+        return where
+    delegated = where + _below(root, own, controller)
+    return delegated if os.access(delegated, os.W_OK) else ""
+
+
+def _below(root: str, own: str, controller: str) -> str:
+    """Return the path of the own group in the tree of a controller ("": v2) mounted from `root` on."""
+    path = "/"
+    for line in files.read(own).splitlines():
+        _, names, found = line.split(":", 2)
+        if controller in [_V1_NAMES.get(name, name) for name in names.split(",")]:
+            path = found
+            break
     if root != "/":
         path = path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else "/"
     if path.startswith("/.."):  # outside our cgroup namespace
         path = "/"
-    return where + path.rstrip("/")
+    return path.rstrip("/")
 
 
 def _writable(anchor: str) -> bool:

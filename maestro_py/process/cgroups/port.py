@@ -86,6 +86,10 @@ class Cgroup(ABC):
     def freeze(self, on: bool) -> None:
         """Stop or continue everything in the group."""
 
+    @abstractmethod
+    def frozen(self) -> bool:
+        """Return whether everything in the group has come to a stop; `freeze` does not wait for it."""
+
     def memory(self) -> Memory:
         """Return what the kernel accounts to the group."""
         return Memory()
@@ -93,6 +97,14 @@ class Cgroup(ABC):
     def oom_kills(self) -> int:
         """Return how many of its processes the kernel has killed for lack of memory."""
         return self.memory().oom_kills or 0
+
+    def oom_fd(self) -> int | None:
+        """Return an fd that becomes readable whenever the kernel is about to kill for lack of memory.
+
+        None: there is no memory limit, or such a kill ends the whole group (v2). It counts, as eventfd(2);
+        it is ours and the same until `remove` or `close`.
+        """
+        return None
 
     def watch_fd(self) -> int | None:
         """Return an fd that raises EPOLLPRI when the group fills or empties; None where there is none."""

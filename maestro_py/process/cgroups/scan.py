@@ -70,6 +70,10 @@ class ScanCgroup(Cgroup):
         """Stop or continue all of them by signal; their parents can see it, unlike with a group."""
         signal_all(self.pids, signal.SIGSTOP if on else signal.SIGCONT)
 
+    def frozen(self) -> bool:
+        """Return whether all of them are stopped (state T of proc_pid_stat(5))."""
+        return all(_state(pid) in b"TZX" for pid in self.pids())
+
     def remove(self) -> bool:
         """Return whether nothing is left: there is no group to remove."""
         return not self.populated()
@@ -116,6 +120,13 @@ def marked_names(base: str) -> list[str]:
 def _others() -> list[int]:
     # not ourselves: a daemon may be a marked process of another one
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in (1, os.getpid())]
+
+
+def _state(pid: int) -> bytes:
+    try:
+        return kernel.stat_fields(pid)[0]
+    except OSError:  # gone
+        return b"X"
 
 
 def _threads(pid: int) -> int:

@@ -30,6 +30,7 @@ from maestro_py.process.cgroups.values import (
 )
 from maestro_py.spec.model import Limits
 
+_WEIGHTS = ("blkio.bfq.weight", "blkio.weight")  # of groups only, the top of the tree has none
 _UNLIMITED = 1 << 62  # the kernel shows the largest multiple of a page for "no limit"
 
 
@@ -44,6 +45,11 @@ class Hierarchies:
         """`mounts`: directory by controller; blkio goes by its v2 name, io."""
         self.mounts = mounts
         self.base = base
+
+    def prepare(self) -> None:
+        """Make the base where only a look into a group tells what the kernel can do. Raises OSError."""
+        if "io" in self.mounts:
+            files.make(f"{self.mounts['io']}/{self.base}")
 
     def directory(self, controller: str, name: str) -> str:
         """Return the path of a process's group."""
@@ -84,7 +90,15 @@ class Hierarchies:
                 return "this kernel has no swap accounting"
             if limits.mem_limit is None:
                 return "cgroup v1 limits swap only together with mem_limit"
+        if field == "cpu_max" and not os.path.exists(f"{mount}/cpu.cfs_quota_us"):
+            return "this kernel has no limit on CPU time"
+        if field == "io_weight" and not self._weighs_io(f"{mount}/{self.base}"):
+            return "this kernel weighs no I/O on cgroup v1"
         return ""
+
+    def _weighs_io(self, inside: str) -> bool:
+        # before the base is made nobody knows
+        return not os.path.isdir(inside) or any(os.path.exists(f"{inside}/{file}") for file in _WEIGHTS)
 
 
 class V1Limits:
@@ -94,6 +108,7 @@ class V1Limits:
         self._trees = trees
         self._name = name
         self._join: tuple[int, ...] = ()
+        self._oom = -1
         every = {controller: trees.directory(controller, name) for controller in trees.mounts}
         self.directories = {controller: path for controller, path in every.items() if os.path.isdir(path)}
 
@@ -151,11 +166,18 @@ class V1Limits:
             self._join = tuple(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in paths)
         return self._join
 
-    def close(self) -> None:
+    def joined(self) -> None:
         """Close what `join_fds` opened."""
         for fd in self._join:
             os.close(fd)
         self._join = ()
+
+    def close(self) -> None:
+        """Close all fds."""
+        self.joined()
+        if self._oom >= 0:
+            os.close(self._oom)
+            self._oom = -1
 
     def pids(self) -> list[int]:
         """Return who is in any of the groups: the same in each, but for a moment while they are joined."""
@@ -164,6 +186,35 @@ class V1Limits:
     def freeze(self, on: bool) -> None:
         """Freeze or thaw by the freezer group, which must be there."""
         files.write_if_there(f"{self.directories['freezer']}/freezer.state", "FROZEN" if on else "THAWED")
+
+    def frozen(self) -> bool:
+        """Return whether the freezer group has frozen; until then it reads FREEZING."""
+        return files.read(f"{self.directories['freezer']}/freezer.state").strip() == "FROZEN"
+
+    def oom_fd(self) -> int | None:
+        """Return an eventfd the kernel writes to at each lack of memory (cgroup-v1/memory.rst, section 9)."""
+        path = self.directories.get("memory")
+        if self._oom >= 0 or path is None:
+            return self._oom if self._oom >= 0 else None
+        event = control = -1
+        try:
+            event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            control = os.open(f"{path}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+            files.write(f"{path}/cgroup.event_control", f"{event} {control}")
+            self._oom = event
+        except OSError:  # a kernel without these events
+            if event >= 0:
+                os.close(event)
+            return None
+        finally:
+            if control >= 0:
+                os.close(control)
+        return self._oom
+
+    def oom_kills(self) -> int:
+        """Return how many processes of the memory group were killed; 0 when there is none."""
+        path = self.directories.get("memory")
+        return (files.keyed(f"{path}/memory.oom_control", "oom_kill") or 0) if path else 0
 
     def memory(self) -> Memory:
         """Return what the memory controller accounts, if the process is in it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 
+from maestro_py.errors import MaestroError
 from maestro_py.process.cgroups.port import Cgroup, Cgroups, Memory
 from maestro_py.process.cgroups.scan import ScanCgroup, marked_names
 from maestro_py.process.cgroups.signals import signal_all
@@ -29,7 +30,7 @@ class _Limited(Cgroup):
     def attach(self, pid: int) -> None:
         """Release the join fds."""
         super().attach(pid)
-        self._v1.close()
+        self._v1.joined()
 
     def memory(self) -> Memory:
         """Return what is accounted; nothing when no memory limit put it into a group."""
@@ -37,7 +38,11 @@ class _Limited(Cgroup):
 
     def oom_kills(self) -> int:
         """Return the count since the group was made."""
-        return self._v1.memory().oom_kills or 0
+        return self._v1.oom_kills()
+
+    def oom_fd(self) -> int | None:
+        """Return the fd that tells of a lack of memory, once there is a memory group."""
+        return self._v1.oom_fd()
 
     def remove(self) -> bool:
         """Remove all groups of the process."""
@@ -75,6 +80,12 @@ class HybridCgroups(V2Cgroups):
         super().__init__(anchor, trees.base, wanted=())
         self._trees = trees
         self.controllers = tuple(dict.fromkeys((*trees.mounts, "freezer")))
+
+    def prepare(self) -> None:
+        """Make the bases that are wanted from the start. Raises MaestroError."""
+        if not self._ready:
+            super().prepare()
+            _prepare(self._trees)
 
     def handle(self, name: str, path: str, *, spent: bool) -> V2Cgroup:
         """Return the object for an existing v2 directory and the v1 groups of that name."""
@@ -145,6 +156,17 @@ class V1Cgroup(_Limited, ScanCgroup):
         else:
             super().freeze(on)
 
+    def frozen(self) -> bool:
+        """Return whether everything has come to a stop."""
+        return self._v1.frozen() if "freezer" in self._v1.directories else super().frozen()
+
+
+def _prepare(trees: Hierarchies) -> None:
+    try:
+        trees.prepare()
+    except OSError as error:
+        raise MaestroError(f"cannot prepare cgroup {trees.base}: {error.strerror}") from error
+
 
 class V1Cgroups(Cgroups):
     """v1 controllers and no v2 tree."""
@@ -156,6 +178,10 @@ class V1Cgroups(Cgroups):
         self.controllers = tuple(trees.mounts)
         self.notes = ("processes without limits that clear their environment can escape: no cgroup v2 tree",)
         self._trees = trees
+
+    def prepare(self) -> None:
+        """Make the bases that are wanted from the start. Raises MaestroError."""
+        _prepare(self._trees)
 
     def create(self, name: str, limits: Limits) -> Cgroup:
         """Make the groups these limits need."""

@@ -104,6 +104,10 @@ class V2Cgroup(Cgroup):
         """Stop or continue everything; neither the processes nor their parents can see it."""
         files.write_if_there("cgroup.freeze", "1" if on else "0", self._dir)
 
+    def frozen(self) -> bool:
+        """Return whether everything has come to a stop."""
+        return files.keyed("cgroup.events", "frozen", self._dir) == 1
+
     def memory(self) -> Memory:
         """Return what is accounted; memory.peak is there from Linux 5.19."""
         current = files.number("memory.current", self._dir)

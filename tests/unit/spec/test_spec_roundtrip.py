@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maestro_py.errors import InvalidDocument
-from maestro_py.spec import documents, fields
+from maestro_py.spec import documents, fields, isolation
 from maestro_py.spec.daemonfile import DAEMON, DEBUG, VARIABLE, read_daemon_config
 from maestro_py.spec.documents import read_running_config, read_stored, read_templates, to_json
+from maestro_py.spec.isolation import CAPABILITIES
 from maestro_py.spec.kinds import RLIMITS
 from maestro_py.spec.model import (
     Backoff,
@@ -23,8 +24,12 @@ from maestro_py.spec.model import (
     ImageSpec,
     JobSpec,
     Limits,
+    Mount,
+    Network,
+    Port,
     RestartPolicy,
     RunningConfig,
+    Secret,
     Settings,
     TemplateSpec,
 )
@@ -70,6 +75,28 @@ LIMITS = st.builds(
     pids_max=maybe(st.integers(0, 1 << 22)),
     cpu_max=maybe(st.floats(0.01, 1000)),
 )
+MOUNTS = st.builds(
+    Mount,
+    source=st.sampled_from(["/", "/a b", "{{x}}/y"]),
+    target=st.sampled_from(["/m", "/m/n", "/ü"]),
+    options=st.sampled_from([(), ("ro",), ("rw", "noexec")]),
+)
+PORTS = st.builds(
+    Port,
+    host=st.integers(1, 65535),
+    inside=st.integers(1, 65535),
+    protocol=st.sampled_from(["tcp", "udp"]),
+    address=st.sampled_from(["", "127.0.0.1"]),
+)
+NETWORKS = st.sampled_from([Network(), Network("none")]) | st.builds(
+    Network,
+    mode=st.just("private"),
+    address=st.sampled_from(["", "10.88.0.9"]),
+    ports=st.lists(PORTS, max_size=2, unique_by=lambda port: port.host).map(tuple),
+)
+SECRETS = st.builds(Secret, name=st.sampled_from(["a", "b.c"]), file=st.just("/f")) | st.builds(
+    Secret, name=st.sampled_from(["a", "b.c"]), data=TEXT.filter(bool)
+)
 SETTINGS = st.builds(
     Settings,
     **maybe_none(
@@ -91,6 +118,17 @@ SETTINGS = st.builds(
     nice=maybe(st.integers(-20, 19)),
     oom_score_adj=maybe(st.integers(-1000, 1000)),
     cgroup=maybe(LIMITS),
+    capabilities=maybe(
+        st.lists(st.sampled_from(CAPABILITIES), max_size=3, unique=True).map(sorted).map(tuple)
+    ),
+    seccomp=maybe(st.sampled_from(["default", "none"])),
+    read_only_root=maybe(st.booleans()),
+    mounts=maybe(st.lists(MOUNTS, max_size=2, unique_by=lambda mount: mount.target).map(tuple)),
+    tmpfs=maybe(st.lists(st.sampled_from(["/a", "/b c:size=4096"]), max_size=2).map(tuple)),
+    devices=maybe(st.lists(st.sampled_from(["/dev/a", "/dev/b/c"]), max_size=2).map(tuple)),
+    pids=maybe(st.sampled_from(["host", "private"])),
+    network=maybe(NETWORKS),
+    secrets=maybe(st.lists(SECRETS, max_size=2, unique_by=lambda secret: secret.name).map(tuple)),
 )
 JOBS = st.builds(
     JobSpec,
@@ -256,6 +294,10 @@ TABLES = [
     fields.CHECKSUM,
     fields.CGROUP,
     fields.BACKOFF,
+    isolation.MOUNT,
+    isolation.NETWORK,
+    isolation.PORT,
+    isolation.SECRET,
     documents.RUNNING,
     documents.RUNNING_OP,
     DAEMON,

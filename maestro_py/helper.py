@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the image programs have in common: one JSON request on stdin, JSON lines on stdout.
+"""What the helper programs have in common: one JSON request on stdin, JSON lines on stdout.
 
 Progress is `{"bytes": done, "total": all or null}`, at most five lines a second; the last line is
 `{"done": true, …}` with exit status 0 or `{"error": {"code", "message", "hint"}}` with 1. Nothing is
