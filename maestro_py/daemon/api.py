@@ -20,7 +20,7 @@ from maestro_py.daemon.view import View
 from maestro_py.errors import MaestroError, NotFound, Problem
 from maestro_py.lifecycle import Cause, Kind
 from maestro_py.process import logfile
-from maestro_py.spec.documents import read_config, read_running_config, to_json
+from maestro_py.spec.documents import public_json, read_config, read_running_config, to_json
 from maestro_py.spec.model import RunningConfig, State
 from maestro_py.units import parse_signal, signal_name
 
@@ -116,8 +116,8 @@ class Api:
             {
                 "config": "running",
                 "date": sources.date,
-                "jobs": [to_json(job) for job in layer.jobs.values()],
-                "templates": [to_json(template) for template in layer.templates.values()],
+                "jobs": [public_json(job) for job in layer.jobs.values()],
+                "templates": [public_json(template) for template in layer.templates.values()],
                 "images": [to_json(image) for image in layer.images.values()],
                 "configs": [to_json(config) for config in layer.configs.values()],
             }
@@ -385,7 +385,7 @@ class Api:
             source = "document"
         elif name in sources.file.templates:
             source = "file"
-        return {"source": source, **to_json(self._templates()[name])}
+        return {"source": source, **public_json(self._templates()[name])}
 
     async def doctor(self, request: Request) -> Response:
         from maestro_py.daemon.doctor import facts  # rarely asked for

@@ -213,6 +213,8 @@ class Daemon:
             socket=self.paths.socket,
             thisdir=built_in["thisdir"],
             cwd=built_in["cwd"],
+            data=os.path.join(self.paths.state, "data"),
+            run=self.paths.run,
             variables={**self.config.variables, "templates": built_in["templates"]},
         )
 

@@ -24,7 +24,7 @@ from maestro_py.daemon.waiting import Signal
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.exits import Exit
 from maestro_py.lifecycle import Cause, Event, Exited, Launched, LaunchFailed, Life, Ready
-from maestro_py.process import accounts, launcher, reaper
+from maestro_py.process import accounts, isolation, launcher, pidns, reaper
 from maestro_py.process.cgroups import Cgroup, Cgroups
 from maestro_py.process.output import PIPE_SIZE, Output
 from maestro_py.spec.model import ResolvedProcess, State
@@ -224,6 +224,7 @@ class Runner:
         fds += (stdout, stderr)
         stdin = launcher.stdin_file(process.stdin)
         fds.append(stdin)
+        isolation.prepare_dirs(process, *owner)
         private = None
         if process.network.mode == "private":
             private = self._private_networks().open(unit.name)
@@ -274,7 +275,10 @@ class Runner:
     def signal(self, unit: Unit, number: int, *, everybody: bool = False) -> None:
         """Send a signal to the main process, or to every process of the unit."""
         if unit.launch and unit.exit is None:
-            reaper.send_signal(unit.launch.pidfd, number)
+            private = unit.running.pids == "private"
+            reaper.send_signal(
+                unit.launch.pidfd, pidns.signal_for(unit.launch.pid, number) if private else number
+            )
             if number == signal.SIGKILL:
                 self._thaw(unit)  # the freezer of v1 holds even that back
         if not everybody or unit.cgroup is None:

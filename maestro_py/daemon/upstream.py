@@ -19,7 +19,7 @@ from maestro_py.daemon.tasks import Task
 from maestro_py.daemon.view import View
 from maestro_py.daemon.wanted import Sources
 from maestro_py.errors import Forbidden, InvalidDocument, MaestroError, NotFound
-from maestro_py.spec.documents import read_config, read_image, read_job, read_template, to_json
+from maestro_py.spec.documents import public_json, read_config, read_image, read_job, read_template, to_json
 from maestro_py.spec.layers import Layer
 from maestro_py.spec.model import ConfigSpec, ImageSpec, JobSpec, TemplateSpec, job_payload
 
@@ -213,14 +213,14 @@ class Upstream:
 
     async def get_templates(self, request: Request) -> Response:
         templates = self.changer.sources.in_force().templates
-        return json_response([to_json(templates[name]) for name in sorted(templates)])
+        return json_response([public_json(templates[name]) for name in sorted(templates)])
 
     async def get_template(self, request: Request) -> Response:
         name = request.params["name"]
         templates = self.changer.sources.in_force().templates
         if name not in templates:
             raise NotFound(f"no template {name}")
-        return json_response(to_json(templates[name]))
+        return json_response(public_json(templates[name]))
 
     async def post_template(self, request: Request) -> Response:
         body = _object(request)

@@ -120,9 +120,7 @@ def mount_point(path: str, directory: bool = True) -> os.stat_result:
 
     Others that share the root may be making the same.
     """
-    # Links are followed here and not by the kernel: while the old root is still mounted on top of the
-    # new one, `..` in a link would lead there. One that leads nowhere yet is followed too.
-    path = os.path.realpath(path)
+    path = os.path.realpath(path)  # a link that leads nowhere yet is followed too
     try:
         return os.stat(path)
     except FileNotFoundError:

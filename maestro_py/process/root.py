@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one process sees of the file system: a directory becomes its `/`, or parts of the device change.
 
-In a private mount namespace the directory is bound onto itself and pivoted to; what the process
-needs besides (its config and own directories, images outside the root, /proc, a small /dev) is
-mounted inside; the old root is then detached and cannot be reached, not even by root with a leftover
-descriptor. Mount points are made only after the pivot: a link in an image then resolves inside the
-new root, and nothing of the device is touched by one that points elsewhere.
+In a private mount namespace the directory is bound onto itself; what the process needs besides (its
+config and own directories, images outside the root, /proc, a small /dev) is mounted inside; then it is
+pivoted to, and the old root is detached and cannot be reached, not even by root with a leftover
+descriptor. Mount points are made from inside: a link in an image resolves inside the new root, and
+nothing of the device is touched by one that points elsewhere.
 
 Where the kernel refuses namespaces, plain chroot(2) is used and the process's log says so; what
 needs more than that is refused.
@@ -62,25 +62,32 @@ class MakeRoot:
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         kernel.mount(self.root, self.root, None, kernel.MS_BIND | kernel.MS_REC)
         os.chdir(self.root)
-        # pivot_root(2): with the same directory twice the old root ends up on top of the new one, and
-        # stays usable as a source of binds until it is detached.
-        kernel.pivot_root(".", ".")
+        new = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # While it is filled it is our root by chroot(2): pivoted to, it would have the old root on top of
+        # it, and `..` in a link, which others may be writing there just now, would lead to that.
+        os.chroot(".")
         mask = os.umask(0)
         mounts.mount_point("/proc")
         done = mounts.proc(self.masked)
         done += mounts.dev(devices, self.uid, self.gid)
         if not any(item.target == "/tmp" for item in self.mounted):
             done += mounts.tmp(self.read_only)
+        shown = []
         for item, source, directory in todo:
+            item = replace(item, target=os.path.realpath(item.target))
             mounts.mount_point(item.target, directory)
-            item = replace(item, target=os.path.realpath(item.target))  # see mount_point
             item.mount(source)
-            done.append(item.target)
+            shown.append(item)
         os.umask(mask)
+        os.fchdir(old)
+        os.chroot(".")
+        os.fchdir(new)
+        # pivot_root(2): with the same directory twice the old root ends up on top of the new one
+        kernel.pivot_root(".", ".")
         os.fchdir(old)
         kernel.umount(".", kernel.MNT_DETACH)
         os.chdir("/")
-        _seal(self.mounted, self.read_only, (), done)
+        _seal(shown, self.read_only, (), done)
 
     def _plain(self, reason: OSError) -> None:
         needs = [item.target for item in self.mounted if not (isinstance(item, Bind) and item.optional)]
@@ -130,15 +137,17 @@ class OwnMounts:
                     Tmpfs(path).mount(-1)
                     empty.append(path)
         done += empty
+        shown = []
         for item, source, directory in todo:
+            item = replace(item, target=os.path.realpath(item.target))
             if any(mounts.below(item.target, path) for path in empty):
                 mounts.mount_point(item.target, directory)
             item.mount(source)
-            done.append(item.target)
+            shown.append(item)
             if isinstance(item, Tmpfs):
                 empty.append(item.target)
         os.umask(mask)
-        _seal(self.mounted, self.read_only, ("/dev", "/proc"), done)
+        _seal(shown, self.read_only, ("/dev", "/proc"), done)
         os.chdir("/")
 
 
@@ -167,11 +176,11 @@ def _open_sources(mounted: Sequence[Mounted]) -> list[tuple[Mounted, int, bool]]
     return found
 
 
-def _seal(mounted: Sequence[Mounted], read_only: bool, spared: Sequence[str], done: list[str]) -> None:
+def _seal(shown: Sequence[Mounted], read_only: bool, spared: Sequence[str], done: list[str]) -> None:
     """Restrict the mounts that came along with others, and the root."""
-    rules = [(item.target, item.flags) for item in mounted if isinstance(item, Bind) and item.below]
+    rules = [(item.target, item.flags) for item in shown if isinstance(item, Bind) and item.below]
     if read_only:
         rules += [("/", kernel.MS_RDONLY), *((path, 0) for path in spared)]
-        rules += [(item.target, 0) for item in mounted if not (isinstance(item, Bind) and item.below)]
+        rules += [(item.target, 0) for item in shown if not (isinstance(item, Bind) and item.below)]
     if rules:
-        mounts.seal(rules, set(done))
+        mounts.seal(rules, {*done, *(item.target for item in shown)})

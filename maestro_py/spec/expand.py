@@ -141,10 +141,13 @@ class _Own:
     secrets: str
 
     @classmethod
-    def of(cls, name: str, rooted: bool, places: Places, secrets: bool) -> _Own:
-        """Return those of one process; the secrets are mounted on one directory that all share."""
-        data = f"{places.data}/{safe_name(name)}" if places.data else ""
-        run = f"{places.run}/jobs/{safe_name(name)}" if places.run else ""
+    def of(cls, name: str, rooted: bool, places: Places, *, apart: bool, secrets: bool) -> _Own:
+        """Return those of one process; the secrets are mounted on one directory that all share.
+
+        apart: it has a user or a root of its own; what runs as the daemon itself needs no place made for it.
+        """
+        data = f"{places.data}/{safe_name(name)}" if apart and places.data else ""
+        run = f"{places.run}/jobs/{safe_name(name)}" if apart and places.run else ""
         if rooted:
             inside = DATA_INSIDE if data else "", RUN_INSIDE if run else ""
             return cls(data, inside[0], run, inside[1], SECRETS_INSIDE if secrets else "")
@@ -182,7 +185,9 @@ class _Process:
             replace(each, file=self._text(each.file, "secrets", on_device=True))
             for each in settings.secrets or ()
         )
-        own = _Own.of(self.name, bool(self.root), self.places, bool(secrets))
+        rooted = bool(self.root)
+        apart = rooted or settings.user is not None
+        own = _Own.of(self.name, rooted, self.places, apart=apart, secrets=bool(secrets))
         if settings.seccomp == "default" and settings.no_new_privs is False:
             self._problem(self.first.job, "no_new_privs", "false, and seccomp needs it")
         stdin = self.first.message

@@ -271,6 +271,7 @@ def test_semaphores_and_names_of_others_are_out_of_reach(jail: Path) -> None:
 
 
 LEAVE_ONE = (
+    "reading, writing = os.pipe()\n"
     "if os.fork() == 0:\n"
     "    os.setsid()\n"
     "    if os.fork() == 0:\n"
@@ -278,6 +279,8 @@ LEAVE_ONE = (
     "        os.execv('/bin/sleep', ['sleep', sys.argv[1]])\n"
     "    os._exit(0)\n"
     "os.wait()\n"
+    "os.close(writing)\n"
+    "os.read(reading, 1)\n"  # the other end goes with exec
     "print('left')"
 )
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.root
 
 NOBODY = 65534
 READ_ONLY = "Read-only file system"
+KEY = Secret("key", data="x")
 MOUNTINFO = "print(open('/proc/self/mountinfo').read())"
 
 
@@ -138,6 +139,29 @@ def test_a_directory_in_memory_belongs_to_the_user_and_has_its_size(jail: Path) 
     said = attack(code, jail=jail, user="nobody", tmpfs=("/cache:size=1048576",)).splitlines()
     assert said == [f"{NOBODY} 0o755 1048576", "No space left on device"]
     assert not os.path.exists("/cache")
+
+
+@pytest.mark.parametrize("what", ["proc", "dev", "tmp", "run", "shown"])
+def test_no_link_in_a_root_leads_the_daemon_out_of_it(place: Path, jail: Path, what: str) -> None:
+    """Whatever is a mount point may be a link in a stranger's image, with as many dots as it likes."""
+    outside = place / "outside"
+    outside.mkdir()
+    (jail / what).symlink_to("../" * 30 + str(outside).lstrip("/"))
+    fields: dict[str, Any] = {"secrets": (KEY,), "secrets_dir": "/run/s", "tmpfs": ("/run/x",)}
+    run(process("/bin/true", root=str(jail), mounts=(Mount("/etc", "/shown/here"),), **fields))
+    assert os.listdir(outside) == []
+    assert sorted(os.listdir(place)) == ["jail", "outside"]
+
+
+def test_what_is_shown_through_a_link_has_its_flags_too(place: Path, jail: Path) -> None:
+    """The kernel names mounts by where they really are."""
+    (jail / "real").mkdir()
+    (jail / "link").symlink_to("real")
+    fields: dict[str, Any] = {"tmpfs": ("/link/mem",), "mounts": (Mount(str(place), "/link/rw", ("rw",)),)}
+    found = points(attack(MOUNTINFO, jail=jail, read_only_root=True, **fields))
+    assert "ro" in found["/"]
+    assert "rw" in found["/real/mem"]
+    assert "rw" in found["/real/rw"]
 
 
 def test_on_the_devices_root_nothing_is_made(place: Path) -> None:

@@ -110,3 +110,18 @@ def test_the_own_group_is_found_below_the_mount(tmp_path: Path, root: str, own: 
 def test_a_directory_that_is_not_a_group_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "unified").mkdir()
     assert run(tmp_path, v2_line(tmp_path / "unified")).kind == "none"
+
+
+def test_what_a_v1_kernel_was_built_without_is_said(tmp_path: Path) -> None:
+    for name in ("cpu", "blkio"):
+        (tmp_path / name).mkdir()
+    groups = run(tmp_path, v1_line(tmp_path / "cpu", "cpu") + v1_line(tmp_path / "blkio", "blkio"))
+    assert groups.unsupported(Limits(io_weight=50)) == []  # nobody knows before there is a group
+    groups.prepare()
+    assert groups.unsupported(Limits(io_weight=50, cpu_max=1, cpu_weight=50)) == [
+        "cpu_max: this kernel has no limit on CPU time",
+        "io_weight: this kernel weighs no I/O on cgroup v1",
+    ]
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("")
+    (tmp_path / "blkio/m/blkio.bfq.weight").write_text("")
+    assert groups.unsupported(Limits(io_weight=50, cpu_max=1)) == []

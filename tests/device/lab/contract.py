@@ -15,17 +15,6 @@ from device.lab.machine import Machine
 FILE_TIMEOUT = 600.0
 """Seconds for one file of tests in the device."""
 
-TEST_TIMEOUT = 240
-"""Seconds for one test in there: emulation is an order of magnitude slower than a machine."""
-
-PYTEST = (
-    "systemd-run --quiet --wait --pipe --collect --working-directory=/opt/tests"
-    " -p Delegate=yes -p TasksMax=infinity -p OOMPolicy=continue -p LimitNOFILE=1024:524288"
-    " --setenv=PYTHONPATH=/opt/tools --setenv=LC_ALL=C.UTF-8"
-    f" python3 -B -m pytest -q -p no:cacheprovider -o timeout={TEST_TIMEOUT} -o junit_family=xunit1"
-    " --junit-xml=/run/contract.xml {path} >/run/contract.log 2>&1"
-)
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -47,13 +36,16 @@ class Contract:
         path = test.partition("::")[0]
         if path not in self._files:
             self._files[path] = self._run(path)
-        return self._files[path].get(test) or Outcome("failed", "it was not run in the device, see above")
+        return self._files[path].get(test) or Outcome("failed", "it was not run in the device")
 
     def _run(self, path: str) -> dict[str, Outcome]:
-        code, _ = self._machine.attempt(f"rm -f /run/contract.xml; {PYTEST.format(path=path)}", FILE_TIMEOUT)
-        log = self._machine.run("tail -c 20000 /run/contract.log")
+        unit = f"contract@{path.replace('/', '-')}.service"
+        code, said = self._machine.attempt(f"rm -f /run/contract.*; systemctl start {unit}", FILE_TIMEOUT)
+        if code == 124:
+            self._machine.run(f"systemctl stop {unit}")
+        _, log = self._machine.attempt("tail -c 10000 /run/contract.log")
+        print(f"pytest in the device: {said or 'done'}\n{log}")
         written, report = self._machine.attempt("cat /run/contract.xml")
-        print(f"pytest in the device: exit {code}\n{log}")
         return dict(_outcomes(report)) if written == 0 else {}
 
 

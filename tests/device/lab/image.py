@@ -46,6 +46,7 @@ MASKED = (
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
+    "getty-static.service",
     "getty@tty1.service",
     "serial-getty@ttyS0.service",
 )
@@ -64,6 +65,27 @@ StandardOutput=null
 
 [Install]
 WantedBy=multi-user.target
+"""
+
+TEST_TIMEOUT = 240
+"""Seconds for one test in the device: emulation is an order of magnitude slower than a machine."""
+
+CONTRACT_UNIT = f"""\
+[Unit]
+Description=Tests of %I
+
+[Service]
+Type=oneshot
+WorkingDirectory=/opt/tests
+Environment=PYTHONPATH=/opt/tools LC_ALL=C.UTF-8 HOME=/root
+ExecStart=/usr/bin/python3 -B -m pytest -q -p no:cacheprovider -o timeout={TEST_TIMEOUT} \\
+    -o junit_family=xunit1 --junit-xml=/run/contract.xml %I
+SuccessExitStatus=1 5
+StandardOutput=truncate:/run/contract.log
+StandardError=inherit
+Delegate=yes
+TasksMax=infinity
+OOMPolicy=continue
 """
 
 
@@ -162,6 +184,7 @@ def _make(work: Path, base: Path, tools: Path) -> None:
 
     system = root / "etc/systemd/system"
     (system / "lab.service").write_text(AGENT_UNIT)
+    (system / "contract@.service").write_text(CONTRACT_UNIT)
     for unit in MASKED:
         (system / unit).symlink_to("/dev/null")
     (root / "etc/hostname").write_text("device\n")

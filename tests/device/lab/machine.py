@@ -142,7 +142,8 @@ class Machine:
     def reboot(self) -> None:
         """Restart it and wait until it takes commands again; its disk keeps what was written."""
         boot = self.run("cat /proc/sys/kernel/random/boot_id")
-        self.run("systemctl --no-block reboot")
+        # a moment later, or the answer is lost with the agent
+        self.run("(sleep 1; systemctl reboot) >/dev/null 2>&1 &")
         deadline = time.monotonic() + BOOT_TIMEOUT
         while True:
             try:

@@ -139,7 +139,7 @@ def test_a_process_that_asks_for_nothing_is_not_isolated() -> None:
 
 
 def test_own_directories_are_named_in_the_environment() -> None:
-    process = settled(secrets=(Secret("k", data="x"),))
+    process = settled(secrets=(Secret("k", data="x"),), user="nobody")
     env = dict(process.env)
     assert (process.data_dir, process.run_dir) == ("/data/j", "/run/m/jobs/j")
     assert (env["MAESTRO_DATA_DIR"], env["MAESTRO_RUN_DIR"]) == ("/data/j", "/run/m/jobs/j")
@@ -150,7 +150,9 @@ def test_own_directories_are_named_in_the_environment() -> None:
     assert env["MAESTRO_DATA_DIR"] == inside.data_dir_inside == DATA_INSIDE
     assert env["MAESTRO_RUN_DIR"] == inside.run_dir_inside == RUN_INSIDE
     assert env["MAESTRO_SECRETS_DIR"] == inside.secrets_dir == SECRETS_INSIDE
-    assert "MAESTRO_SECRETS_DIR" not in dict(settled().env)
+    plain = settled()
+    assert (plain.data_dir, plain.run_dir) == ("", ""), "what runs as the daemon itself needs no place of its own"
+    assert not {"MAESTRO_DATA_DIR", "MAESTRO_RUN_DIR", "MAESTRO_SECRETS_DIR"} & dict(plain.env).keys()
 
 
 def test_names_in_paths_are_filled_in() -> None:
