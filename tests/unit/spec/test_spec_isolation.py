@@ -151,7 +151,8 @@ def test_own_directories_are_named_in_the_environment() -> None:
     assert env["MAESTRO_RUN_DIR"] == inside.run_dir_inside == RUN_INSIDE
     assert env["MAESTRO_SECRETS_DIR"] == inside.secrets_dir == SECRETS_INSIDE
     plain = settled()
-    assert (plain.data_dir, plain.run_dir) == ("", ""), "what runs as the daemon itself needs no place of its own"
+    # what runs as the daemon itself needs no place of its own
+    assert (plain.data_dir, plain.run_dir) == ("", "")
     assert not {"MAESTRO_DATA_DIR", "MAESTRO_RUN_DIR", "MAESTRO_SECRETS_DIR"} & dict(plain.env).keys()
 
 
