@@ -35,7 +35,7 @@ demo-stop: ## stop what `make demo` started
 	@if [ -d .demo ]; then $(BIN)/python demo/demo.py stop; else echo "nothing was running"; fi
 
 test: $(VENV)/.installed-dev ## run every test this machine can run; the others say why not
-	@timeout --foreground --signal INT --kill-after 30 600 $(BIN)/pytest -q -n auto -m "not bench" $(PYTEST_ARGS) || { status=$$?; [ $$status -ne 124 ] || echo "make: the tests took longer than 10 minutes and were ended"; exit $$status; }
+	@timeout --foreground --signal INT --kill-after 30 600 $(BIN)/pytest -q -n auto -m "not bench and not device" $(PYTEST_ARGS) || { status=$$?; [ $$status -ne 124 ] || echo "make: the tests took longer than 10 minutes and were ended"; exit $$status; }
 
 lint: $(VENV)/.installed-dev ## formatting, lint and types
 	$(BIN)/ruff format --check .
