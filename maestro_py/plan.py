@@ -139,13 +139,14 @@ def make_plan(have: Is, want: Wanted) -> Plan:
             steps.append(Step(Action.STOP, name, "it is not in the new document", name))
     # a job that moves must be gone from its old process before anything starts it elsewhere
     left = {process for job, process in have.jobs.items() if want.jobs.get(job, process) != process}
-    later = places.get("", [])  # images of jobs that nobody defines (any more)
+    later: list[Step] = []
     for name in start_order({name: p.depends_on for name, p in want.processes.items()}):
         for step in _process_steps(
             have.processes.get(name), want.processes[name], places.get(name, []), want.revive
         ):
             (steps if step.action is Action.STOP and name in left else later).append(step)
     steps += later
+    steps += places.get("", [])  # images of jobs that nobody defines (any more): no process uses them by now
     for job, process in sorted(have.jobs.items()):
         if job not in want.jobs:
             steps.append(Step(Action.REMOVE_JOB, job, "it is not in the new document", process))

@@ -17,7 +17,7 @@ from maestro_py.process import launcher, reaper
 from maestro_py.process.launcher import Launch, LaunchFailure
 from maestro_py.spec.model import ResolvedProcess
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 PYTHON = (sys.executable, "-I", "-S", "-c")
 
 

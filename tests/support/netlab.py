@@ -19,7 +19,7 @@ from pathlib import Path
 from maestro_py.process import kernel
 
 DEVICE, OUTSIDE = "198.51.100.2", "198.51.100.1"
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 @contextmanager
