@@ -230,7 +230,9 @@ class Changer:
     async def _carry_out(
         self, task: Task, proposal: Proposal, *, fail_fast: bool, boot: bool = False
     ) -> None:
-        for warning in proposal.warnings:
+        for warning in (
+            proposal.warnings if task.kind != "apply" else ()
+        ):  # an apply's answer has them already
             task.say(f"warning: {warning}")
         fetched = await self.fetcher.fetch(proposal.plan, proposal.wanted, task, fail_fast)
         try:
