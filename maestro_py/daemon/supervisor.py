@@ -12,7 +12,8 @@ from dataclasses import replace
 from maestro_py.daemon import log
 from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.paths import Paths
-from maestro_py.daemon.unit import Runner, Unit
+from maestro_py.daemon.runner import Runner
+from maestro_py.daemon.unit import Unit
 from maestro_py.daemon.waiting import Signal
 from maestro_py.errors import MaestroError, NotFound
 from maestro_py.lifecycle import (

@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thin hands that launch a unit, signal it and bury it.
+
+`Runner` carries out the effects that the lifecycle decides on and turns what comes back from the
+kernel (exec, output, exit) into the lifecycle's events. It decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from maestro_py.daemon import log
+from maestro_py.daemon.loop import Loop
+from maestro_py.daemon.oom import OomWatch
+from maestro_py.daemon.paths import Paths
+from maestro_py.daemon.unit import Unit
+from maestro_py.errors import MaestroError, Unsupported
+from maestro_py.lifecycle import Event, Exited, Launched, LaunchFailed, Ready
+from maestro_py.process import accounts, isolation, launcher, pidns, reaper
+from maestro_py.process.cgroups import Cgroups
+from maestro_py.process.output import PIPE_SIZE, Output
+from maestro_py.spec.model import State
+
+if TYPE_CHECKING:
+    from maestro_py.daemon.networks import Networks
+
+RUSH, GATHER = 0.005, 0.001
+"""A job that writes again within RUSH seconds is read GATHER seconds later, to find more at once."""
+
+SMALL, FULL = PIPE_SIZE // 8, PIPE_SIZE * 3 // 4
+"""Bytes at a time of a job that writes line by line, and of one that fills its pipe."""
+
+POLL = 0.02
+"""Seconds between looks at a dying group where the kernel cannot tell us that it is empty."""
+
+_LASTING = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOEXEC,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.E2BIG,
+        errno.EINVAL,
+        errno.ENODEV,
+    }
+)
+"""Launch errors that trying again does not cure; all others (no memory, no pids, …) are retried."""
+
+
+class _Refused(MaestroError):
+    """A launch that would be refused again: no such user, no right to become it."""
+
+
+class Runner:
+    """Launches and ends processes; reports through `feed`."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        paths: Paths,
+        cgroups: Cgroups,
+        environ: Mapping[str, str],
+        log_size: int,
+        log_files: int,
+        open_files: tuple[int, int],
+        feed: Callable[[Unit, Event], None],
+    ) -> None:
+        self.loop = loop
+        self.paths = paths
+        self.cgroups = cgroups
+        self.environ = environ
+        self.log_size = log_size
+        self.log_files = log_files
+        # the daemon raises its own limit; a job starts with what the daemon was given
+        self.job_rlimits = (("nofile", *open_files),)
+        self.feed = feed
+        self.networks: Networks | None = None
+
+    # what the lifecycle asks for
+
+    def launch(self, unit: Unit) -> None:
+        """Launch the process as now defined; the outcome comes as Launched, LaunchFailed or Exited."""
+        unit.running = unit.process
+        unit.launches += 1
+        unit.exit = unit.failure = unit.asked = None
+        unit.killed_for_memory = ""
+        unit.reported = False
+        if unit.process.network.mode == "private":
+            self.loop.spawn(self._connect(unit), name=f"network of {unit.name}")
+            return
+        if self.networks:
+            self.networks.detach(unit.name)  # it may have had one until now
+        self._start(unit)
+
+    async def _connect(self, unit: Unit) -> None:
+        """Launch a process once its private network is there; a death alone does not take that away."""
+        try:
+            networks = self._private_networks()
+            await networks.attach(unit.name, unit.process.network, anew=unit.life.tries == 0)
+        except MaestroError as error:
+            self.feed(unit, LaunchFailed(error.message, lasting=isinstance(error, Unsupported)))
+            return
+        if unit.life.state is State.STARTING:
+            self._start(unit)
+        else:
+            self.feed(unit, LaunchFailed("it was stopped before it could start", lasting=False))
+
+    def _private_networks(self) -> Networks:
+        if self.networks is None:
+            from maestro_py.daemon.networks import Networks  # most devices never need it
+
+            self.networks = Networks(self.loop, self.paths)
+        return self.networks
+
+    def recover_networks(self) -> None:
+        """Remove the private networks an earlier daemon left."""
+        if os.path.exists(os.path.join(self.paths.run, "netns")):
+            self._private_networks().clean()
+
+    def _start(self, unit: Unit) -> None:
+        fds: list[int] = []
+        try:
+            self._launch(unit, fds)
+        except (MaestroError, OSError) as error:
+            text = error.message if isinstance(error, MaestroError) else f"cannot start {unit.name}: {error}"
+            number = getattr(error, "errno", None)
+            event = LaunchFailed(text, lasting=isinstance(error, _Refused) or number in _LASTING)
+            self._not_launched(unit, event)
+        except Exception as error:
+            # a mistake of ours is this job's trouble only
+            log.error(f"unexpected in the launch of {unit.name}: {error!r}")
+            self._not_launched(unit, LaunchFailed(f"internal error: {error!r}", lasting=True))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _not_launched(self, unit: Unit, event: LaunchFailed) -> None:
+        unit.launch = None
+        self.loop.call_soon(lambda: self.feed(unit, event))
+
+    def _launch(self, unit: Unit, fds: list[int]) -> None:
+        process = unit.process
+        if unit.cgroup is None:
+            unit.cgroup = self.cgroups.create(unit.name, process.limits)
+            unit.oom = OomWatch(self.loop, unit.cgroup)
+        assert unit.oom
+        unit.oom.launching()
+        try:
+            who = accounts.credentials(process)
+        except MaestroError as error:
+            raise _Refused(error.message) from error
+        owner = (who.uid, who.gid)
+        if unit.output:
+            unit.output.owner = owner
+        else:
+            unit.output = Output(
+                unit.name,
+                self.paths.run,
+                self.paths.log,
+                max_size=self.log_size,
+                max_files=self.log_files,
+                ok_string=None,
+                owner=owner,
+            )
+        unit.output.expect(process.ready.ok_string.encode() or None)
+        stdout, stderr = unit.output.child_fds()
+        fds += (stdout, stderr)
+        stdin = launcher.stdin_file(process.stdin)
+        fds.append(stdin)
+        isolation.prepare_dirs(process, *owner)
+        private = None
+        if process.network.mode == "private":
+            private = self._private_networks().open(unit.name)
+            fds.append(private.fd)
+        try:
+            spec = launcher.prepare(
+                replace(
+                    process,
+                    env=(*process.env, *unit.cgroup.env),
+                    rlimits=(*self.job_rlimits, *process.rlimits),
+                ),
+                who=who,
+                daemon_env=self.environ,
+                stdin_fd=stdin,
+                stdout_fd=stdout,
+                stderr_fd=stderr,
+                cgroup_fds=unit.cgroup.join_fds(),
+                private_network=private,
+            )
+        except MaestroError as error:
+            raise _Refused(error.message) from error
+        unit.launch = launch = launcher.start(spec, cgroup_fd=unit.cgroup.clone_fd())
+        # after the fork, to be quick; its output is read later all the same
+        unit.output.mark_start()
+        unit.cgroup.attach(launch.pid)
+        unit.oom.watch(launch.pid)
+        self.loop.add_reader(launch.report_fd, lambda: self._report(unit))
+        self.loop.add_reader(launch.pidfd, lambda: self._main_exited(unit))
+        for fd in unit.output.fds():
+            self._watch_output(unit, fd)
+
+    def terminate(self, unit: Unit) -> None:
+        """Ask every process of the unit to end, with its stop signal."""
+        self.signal(unit, unit.process.stop_signal, everybody=True)
+        self._thaw(unit)  # now: what is frozen meets the signal before anything else
+
+    def kill(self, unit: Unit) -> None:
+        """End every process of the unit now."""
+        if unit.launch and unit.exit is None:
+            reaper.send_signal(unit.launch.pidfd, signal.SIGKILL)
+        if unit.cgroup:
+            try:
+                unit.paused = ""  # it thaws
+                unit.cgroup.kill()
+            except (MaestroError, OSError) as error:
+                log.error(f"cannot kill the group of {unit.name}: {error}")
+
+    def signal(self, unit: Unit, number: int, *, everybody: bool = False) -> None:
+        """Send a signal to the main process, or to every process of the unit."""
+        if unit.launch and unit.exit is None:
+            private = unit.running.pids == "private"
+            reaper.send_signal(
+                unit.launch.pidfd, pidns.signal_for(unit.launch.pid, number) if private else number
+            )
+            if number == signal.SIGKILL:
+                self._thaw(unit)  # the freezer of v1 holds even that back
+        if not everybody or unit.cgroup is None:
+            return
+        main = unit.launch.pid if unit.launch else 0
+        for pid in unit.cgroup.pids():
+            if pid == main:
+                continue
+            # a pid may be reused between reading it and signalling it: hold it first, then look again
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                continue
+            try:
+                if pid in unit.cgroup.pids():
+                    reaper.send_signal(pidfd, number)
+            finally:
+                os.close(pidfd)
+
+    def set_limits(self, unit: Unit) -> None:
+        """Write the limits of the definition in force to the running group."""
+        if not unit.cgroup:
+            return
+        who = unit.paused
+        self._thaw(unit)  # a v1 group made now may bring a freezer
+        try:
+            unit.cgroup.set_limits(unit.process.limits)
+        finally:
+            if who:
+                self.pause(unit, who)
+        if unit.oom and unit.pid:
+            unit.oom.watch(unit.pid)
+
+    def pause(self, unit: Unit, who: str) -> None:
+        """Freeze every process of the unit; it takes a moment, see `Cgroup.frozen`."""
+        if unit.cgroup and unit.pid:
+            unit.paused = who
+            unit.cgroup.freeze(True)
+
+    def resume(self, unit: Unit) -> None:
+        """Let the unit's processes go on."""
+        self._thaw(unit)
+
+    def _thaw(self, unit: Unit) -> None:
+        if unit.paused and unit.cgroup:
+            unit.paused = ""
+            try:
+                unit.cgroup.freeze(False)
+            except OSError as error:
+                log.error(f"cannot thaw {unit.name}: {error.strerror}")
+
+    def release(self, unit: Unit, *, forget: bool = False) -> None:
+        """Give back the group of a unit that is down; when it is forgotten, its output too."""
+        if unit.oom:
+            unit.oom.close()
+            unit.oom = None
+        if unit.cgroup:
+            group, unit.cgroup = unit.cgroup, None
+            try:
+                if not group.remove():
+                    log.warning(f"the control group of {unit.name} is still in use")
+            except MaestroError as error:
+                log.warning(error.message)
+            group.close()
+        if self.networks:
+            self.networks.detach(unit.name)
+        if unit.output and forget:
+            unit.output.remove()
+            unit.output = None
+
+    # what comes back
+
+    def _report(self, unit: Unit) -> None:
+        """The child's report pipe: end of file means that exec happened."""
+        launch = unit.launch
+        if launch is None or unit.reported:
+            return
+        failure = launcher.read_report(launch.report_fd)
+        unit.reported = True
+        self.loop.remove_reader(launch.report_fd)
+        os.close(launch.report_fd)
+        if failure is None:
+            self.feed(unit, Launched())
+        else:
+            unit.failure = failure
+
+    def _pump(self, unit: Unit, fd: int) -> None:
+        output = unit.output
+        if output is None:
+            return
+        before = output.position
+        if output.pump(fd):
+            self._report(unit)
+            self.feed(unit, Ready())
+        unit.written.notify()
+        now = self.loop.time()
+        moved, since = output.position - before, now - unit.pumped
+        unit.pumped = now
+        if since > RUSH or moved < SMALL:
+            unit.gather = True
+        elif moved >= FULL:
+            unit.gather = False  # it fills the pipe while we wait: waiting would hold it up
+        if since < RUSH and unit.gather and not output.waiting:
+            # it writes line by line: let some gather in the pipe, a wake-up for each costs more than they do
+            self.loop.remove_reader(fd)
+            self.loop.call_later(GATHER, lambda: self._watch_output(unit, fd))
+
+    def _watch_output(self, unit: Unit, fd: int) -> None:
+        if unit.output and unit.launch and fd in unit.output.fds():
+            self.loop.add_reader(fd, lambda: self._pump(unit, fd))
+
+    def _main_exited(self, unit: Unit) -> None:
+        launch = unit.launch
+        if launch is None or unit.exit is not None:
+            return
+        exit = reaper.wait(launch.pid, launch.pidfd)
+        if exit is None:
+            return
+        self._report(unit)
+        by_hand = unit.asked and unit.asked[0] == exit.signal
+        if unit.asked and by_hand:
+            exit = replace(exit, by=unit.asked[1])
+        elif unit.oom:
+            unit.killed_for_memory = unit.oom.sentence(exit)
+        unit.exit = exit
+        self.loop.remove_reader(launch.pidfd)
+        os.close(launch.pidfd)
+        if unit.cgroup and unit.cgroup.populated():
+            if unit.life.state is not State.STOPPING:
+                self.kill(unit)  # its descendants do not outlive it
+            self._watch_drain(unit)
+        else:
+            self._gone(unit)
+
+    def _watch_drain(self, unit: Unit) -> None:
+        assert unit.cgroup is not None
+        fd = unit.cgroup.watch_fd()
+        if fd is not None:
+            unit.watching = fd
+            self.loop.add_reader(fd, lambda: self._drained(unit), priority=True)
+        self._drained(unit)
+
+    def _drained(self, unit: Unit) -> None:
+        """Look whether the group is empty by now; ask again later where no event will say so."""
+        if unit.cgroup and unit.cgroup.populated():
+            if unit.watching is None:
+                self.loop.call_later(POLL, lambda: self._drained(unit))
+            return
+        if unit.watching is not None:
+            self.loop.remove_reader(unit.watching)
+            unit.watching = None
+        self._gone(unit)
+
+    def _gone(self, unit: Unit) -> None:
+        """The last process is gone: take what it left behind and tell the lifecycle."""
+        if unit.output:
+            for fd in unit.output.fds():
+                self.loop.remove_reader(fd)
+            if unit.output.finish():
+                self.feed(unit, Ready())
+            unit.written.notify()
+        self._thaw(unit)  # an empty group may be frozen too
+        exit, failure = unit.exit, unit.failure
+        unit.launch = None
+        if failure is not None:
+            where = f" in the root {unit.running.root}" if unit.running.root else ""
+            self.feed(unit, LaunchFailed(failure.message + where, failure.errno in _LASTING))
+            return
+        assert exit is not None
+        self.feed(unit, Exited(exit, unit.killed_for_memory))
