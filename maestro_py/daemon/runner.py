@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 RUSH, GATHER = 0.005, 0.001
 """A job that writes again within RUSH seconds is read GATHER seconds later, to find more at once."""
 
-SMALL, FULL = PIPE_SIZE // 8, PIPE_SIZE * 3 // 4
-"""Bytes at a time of a job that writes line by line, and of one that fills its pipe."""
+FULL, EAGER = PIPE_SIZE * 3 // 4, 500
+"""A job that filled this much of its pipe meanwhile is read at once for the next EAGER times."""
 
 POLL = 0.02
 """Seconds between looks at a dying group where the kernel cannot tell us that it is empty."""
@@ -329,11 +329,13 @@ class Runner:
         now = self.loop.time()
         moved, since = output.position - before, now - unit.pumped
         unit.pumped = now
-        if since > RUSH or moved < SMALL:
-            unit.gather = True
+        if since > RUSH:
+            unit.eager = 0
         elif moved >= FULL:
-            unit.gather = False  # it fills the pipe while we wait: waiting would hold it up
-        if since < RUSH and unit.gather and not output.waiting:
+            unit.eager = EAGER  # it fills the pipe while we wait: waiting would hold it up
+        elif unit.eager:
+            unit.eager -= 1
+        if since < RUSH and not unit.eager and not output.waiting:
             # it writes line by line: let some gather in the pipe, a wake-up for each costs more than they do
             self.loop.remove_reader(fd)
             self.loop.call_later(GATHER, lambda: self._watch_output(unit, fd))

@@ -47,7 +47,7 @@ class Unit:
         self.oom: OomWatch | None = None
         self.output: Output | None = None
         self.pumped = 0.0
-        self.gather = True
+        self.eager = 0  # readings of its output that do not wait for more
         self.watching: int | None = None
 
     @property

@@ -16,7 +16,6 @@ TIMEOUT = 1200
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "device: boots a device under QEMU; run by `make test-device`")
     config.stash[LAB] = Lab()
 
 

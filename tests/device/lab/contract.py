@@ -12,8 +12,8 @@ import pytest
 from device.lab.image import PROJECT
 from device.lab.machine import Machine
 
-FILE_TIMEOUT = 600.0
-"""Seconds for one file of tests in the device."""
+TIMEOUT = 900.0
+"""Seconds for all tests in the device."""
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,31 @@ class Outcome:
 
 
 class Contract:
-    """Runs a file of tests in the device when its first result is asked for."""
+    """Runs what was selected in the device, all at once, when the first result is asked for."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, tests: Iterable[str]) -> None:
         self._machine = machine
-        self._files: dict[str, dict[str, Outcome]] = {}
+        self._tests = list(tests)
+        self._outcomes: dict[str, Outcome] | None = None
 
     def outcome(self, test: str) -> Outcome:
         """Return the outcome of a test, named as pytest does."""
-        path = test.partition("::")[0]
-        if path not in self._files:
-            self._files[path] = self._run(path)
-        return self._files[path].get(test) or Outcome("failed", "it was not run in the device")
+        if self._outcomes is None:
+            self._outcomes = {}
+            self._outcomes.update(self._run())
+        return self._outcomes.get(test) or Outcome(
+            "failed", "it was not run in the device, see the first failure"
+        )
 
-    def _run(self, path: str) -> dict[str, Outcome]:
-        unit = f"contract@{path.replace('/', '-')}.service"
-        code, said = self._machine.attempt(f"rm -f /run/contract.*; systemctl start {unit}", FILE_TIMEOUT)
+    def _run(self) -> Iterator[tuple[str, Outcome]]:
+        self._machine.write("/run/contract.args", "".join(f"{test}\n" for test in self._tests))
+        code, said = self._machine.attempt("rm -f /run/contract.xml; systemctl start contract", TIMEOUT)
         if code == 124:
-            self._machine.run(f"systemctl stop {unit}")
+            self._machine.run("systemctl stop contract")
         _, log = self._machine.attempt("tail -c 10000 /run/contract.log")
         print(f"pytest in the device: {said or 'done'}\n{log}")
         written, report = self._machine.attempt("cat /run/contract.xml")
-        return dict(_outcomes(report)) if written == 0 else {}
+        return _outcomes(report) if written == 0 else iter(())
 
 
 def _outcomes(report: str) -> Iterator[tuple[str, Outcome]]:
@@ -70,24 +73,23 @@ class ContractFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         for line in self.path.read_text().splitlines():
-            name = line.partition("#")[0].strip()
+            name, *left_out = line.partition("#")[0].split() or [""]
             if name:
                 module = pytest.Module.from_parent(self, path=PROJECT / "tests" / name)
                 for item in self.session.genitems(module):
-                    yield InDevice.from_parent(self, name=item.nodeid)
+                    if item.nodeid.partition("::")[2].partition("[")[0] not in left_out:
+                        yield InDevice.from_parent(self, name=item.nodeid)
 
 
 class InDevice(pytest.Item):
     """One test, run in the device with the others of its file."""
-
-    contract: Contract
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.add_marker("device")
 
     def runtest(self) -> None:
-        outcome = self.session.config.stash[LAB].contract.outcome(self.name)
+        outcome = self.session.config.stash[LAB].contract(self.session).outcome(self.name)
         if outcome.status == "skipped":
             pytest.skip(outcome.text)
         if outcome.status == "failed":
@@ -125,11 +127,11 @@ class Lab:
                 raise
         return self._machine
 
-    @property
-    def contract(self) -> Contract:
-        """What runs tests of other rooms in the device."""
+    def contract(self, session: pytest.Session) -> Contract:
+        """Return what runs tests of other rooms in the device."""
         if self._contract is None:
-            self._contract = Contract(self.machine)
+            tests = [item.name for item in session.items if isinstance(item, InDevice)]
+            self._contract = Contract(self.machine, tests)
         return self._contract
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ PROGRAMS = ("mmdebstrap", "qemu-system-x86_64", "mke2fs", "dpkg-buildpackage", "
 DISK_SIZE = "3G"  # sparse
 
 SYSTEM = ("systemd-sysv", "udev", "kmod", "iproute2", "procps", "linux-image-cloud-amd64", "initramfs-tools")
-NEEDED = ("h11", "psutil", "pyroute2", "requests", "sdnotify", "yaml")  # the package's dependencies
+NEEDED = ("h11", "psutil", "pyroute2", "requests", "sdnotify", "seccomp", "yaml")  # by the package
 FOR_TESTS = ("nodejs", "gcc", "libc6-dev", "bzip2", "xz-utils", "zstd", "busybox-static")
 PACKAGES = (*SYSTEM, "python3", *(f"python3-{name}" for name in NEEDED), *FOR_TESTS)
 
@@ -70,18 +70,18 @@ WantedBy=multi-user.target
 TEST_TIMEOUT = 240
 """Seconds for one test in the device: emulation is an order of magnitude slower than a machine."""
 
+# First out of the way: controllers can be enabled only where no process is.
 CONTRACT_UNIT = f"""\
 [Unit]
-Description=Tests of %I
+Description=Tests of other rooms
 
 [Service]
 Type=oneshot
-WorkingDirectory=/opt/tests
 Environment=PYTHONPATH=/opt/tools LC_ALL=C.UTF-8 HOME=/root
-# out of the way: controllers can be enabled only where no process is
 ExecStart=/bin/sh -c 'cd /sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup) && mkdir supervisor && \\
-    echo $$$$ >supervisor/cgroup.procs && cd /opt/tests && exec python3 -B -m pytest -q -p no:cacheprovider \\
-    -o timeout={TEST_TIMEOUT} -o junit_family=xunit1 --junit-xml=/run/contract.xml %I'
+    echo $$$$ >supervisor/cgroup.procs && cd /opt/tests && exec python3 -B -m pytest -q -n 2 \\
+    -p no:cacheprovider -o timeout={TEST_TIMEOUT} -o junit_family=xunit1 --junit-xml=/run/contract.xml \\
+    @/run/contract.args'
 SuccessExitStatus=1 5
 StandardOutput=truncate:/run/contract.log
 StandardError=inherit
@@ -186,7 +186,7 @@ def _make(work: Path, base: Path, tools: Path) -> None:
 
     system = root / "etc/systemd/system"
     (system / "lab.service").write_text(AGENT_UNIT)
-    (system / "contract@.service").write_text(CONTRACT_UNIT)
+    (system / "contract.service").write_text(CONTRACT_UNIT)
     for unit in MASKED:
         (system / unit).symlink_to("/dev/null")
     (root / "etc/hostname").write_text("device\n")
