@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-stop test lint bench clean
+.PHONY: help demo demo-stop test test-device deb lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -36,6 +36,12 @@ demo-stop: ## stop what `make demo` started
 
 test: $(VENV)/.installed-dev ## run every test this machine can run; the others say why not
 	@timeout --foreground --signal INT --kill-after 30 600 $(BIN)/pytest -q -n auto -m "not bench and not device" $(PYTEST_ARGS) || { status=$$?; [ $$status -ne 124 ] || echo "make: the tests took longer than 10 minutes and were ended"; exit $$status; }
+
+test-device: $(VENV)/.installed-dev ## boot a device under QEMU with the Debian package in it, and test there
+	@$(BIN)/pytest -q -m device tests/device $(PYTEST_ARGS)
+
+deb: ## build the Debian package into build/deb/
+	@PYTHON=$(PYTHON) bash packaging/deb.sh
 
 lint: $(VENV)/.installed-dev ## formatting, lint and types
 	$(BIN)/ruff format --check .
