@@ -16,7 +16,7 @@ from maestro_py.spec.expand import Places, resolve
 from maestro_py.spec.model import DaemonConfig, TemplateSpec
 from maestro_py.spec.text import load
 
-SAMPLES = Path("/work/shared/samples/maestro")
+SAMPLES = Path(__file__).parents[4] / "shared/samples/maestro"
 FILES = sorted([*SAMPLES.glob("maestro/*"), *SAMPLES.glob("wwrelay-utils-development/*")])
 
 pytestmark = pytest.mark.skipif(not FILES, reason="upstream's sample files are not here")
