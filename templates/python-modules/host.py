@@ -256,13 +256,14 @@ def bring_up(member: Member, socket_path: str, process_config: Any) -> None:
         module = member.module = load(member, file)
         if callable(getattr(module, "start", None)):
             call(module.start, config, member.context)
+        # Before the thread starts: what it does first may be to ask for the end, and then `stop` is due.
+        member.state = "up"
         run = getattr(module, "run", None)
         if callable(run):
             member.thread = threading.Thread(
                 target=run_in_thread, args=(member, run, config), name=member.name, daemon=True
             )
             member.thread.start()
-        member.state = "up"
     except (Exception, SystemExit) as error:
         member.state = "failed"
         say(f"cannot load module {member.name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")

@@ -79,6 +79,20 @@ def stop():
     ]
 
 
+def test_a_module_whose_run_has_begun_is_stopped_however_early_the_signal_comes(module, host):
+    source = """
+import os, signal
+def run(config, context):
+    os.kill(os.getpid(), signal.SIGTERM)
+    context.stopping.wait()
+def stop():
+    print("stop called")
+"""
+    running = host({"worker": module("worker", {"main.py": source})})
+    assert running.end() == 0
+    assert running.out == ["stop called"]
+
+
 def test_ok_is_said_once_and_after_every_start(module, host):
     slow = "import time\ndef start():\n    time.sleep(0.3)\n    print('slow is up')\n"
     running = host({"slow": module("slow", {"main.py": slow}), "quick": module("quick", {"main.py": SHOW})})
