@@ -62,6 +62,14 @@ class TimedOut(MaestroError):
     code = "timeout"
 
 
+class Passing(MaestroError):
+    """It did not work now, and may the next time. after: seconds to wait at least, when somebody said so."""
+
+    def __init__(self, message: str, *, hint: str = "", code: str = "", after: float = 0.0) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.after = after
+
+
 class Problem:
     """One mistake in a document.
 

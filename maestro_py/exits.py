@@ -13,12 +13,14 @@ class Exit:
     """End of one process: an exit code, or the signal that killed it, or neither when nobody could tell.
 
     by: who had the signal sent, when that is known, as `root` or `uid 1000`.
+    unseen: it happened while there was no daemon to see it.
     """
 
     code: int | None = None
     signal: int | None = None
     core: bool = False
     by: str = ""
+    unseen: bool = False
 
     @classmethod
     def from_wait_status(cls, status: int) -> Exit:
@@ -30,6 +32,8 @@ class Exit:
 
     def describe(self) -> str:
         """Return `exit code 3`, `killed by SIGSEGV (core dumped)` or `ended, exit code not known`."""
+        if self.unseen and self.signal is None and self.code is None:
+            return "ended while the daemon was down, exit code not known"
         if self.signal is not None:
             core = " (core dumped)" if self.core else ""
             sent = f", sent by {self.by}" if self.by else ""

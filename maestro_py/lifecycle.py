@@ -33,6 +33,8 @@ class Kind(str, Enum):
     SIGNAL = "signal"
     OOM = "oom"
     NOT_READY = "not-ready"
+    HEALTH = "health"
+    WATCHDOG = "watchdog"
     LAUNCH = "launch"
     DEPENDENCY = "dependency"
     IMAGE = "image"
@@ -138,6 +140,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Unwell:
+    """It runs, but its health check or its watchdog says that it does not work: it counts as dead."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True)
 class Timer:
     """The life's timer struck."""
 
@@ -157,7 +166,20 @@ class Fail:
     cause: Cause
 
 
-Event = Start | Stop | Again | DepsReady | DepsLost | Launched | LaunchFailed | Ready | Timer | Exited | Fail
+Event = (
+    Start
+    | Stop
+    | Again
+    | DepsReady
+    | DepsLost
+    | Launched
+    | LaunchFailed
+    | Ready
+    | Unwell
+    | Timer
+    | Exited
+    | Fail
+)
 
 
 class Effect(str, Enum):
@@ -174,11 +196,15 @@ Outcome = tuple[Life, Effects]
 
 @dataclass(frozen=True)
 class Now:
-    """What a decision may depend on besides the life. `chance` is in [0, 1) and spreads restarts."""
+    """What a decision may depend on besides the life.
+
+    chance: in [0, 1), spreads restarts. hold: seconds until the device has time for another restart.
+    """
 
     time: float
     deps_ready: bool = True
     chance: float = 0.5
+    hold: float = 0.0
 
 
 def step(life: Life, event: Event, process: ResolvedProcess, now: Now) -> Outcome:
@@ -200,6 +226,10 @@ def step(life: Life, event: Event, process: ResolvedProcess, now: Now) -> Outcom
             return _launch_failed(life, text, lasting, process, now)
         case Ready():
             return (_running(life, now), ()) if life.state is State.STARTING else (life, ())
+        case Unwell(cause):
+            if life.state is not State.RUNNING:
+                return life, ()
+            return _stopping(life, Next.DEATH, cause, Effect.TERMINATE, now.time + process.stop_timeout)
         case Timer():
             return _timer(life, process, now)
         case Exited():
@@ -248,7 +278,7 @@ def _launched(life: Life, process: ResolvedProcess, now: Now) -> Outcome:
     if life.state is not State.STARTING:
         return life, ()
     ready = process.ready
-    if ready.ok_string:
+    if ready.awaited:
         return replace(life, timer=now.time + ready.timeout if ready.timeout else None), ()
     if ready.defer:
         return replace(life, timer=now.time + ready.defer), ()
@@ -270,8 +300,10 @@ def _timer(life: Life, process: ResolvedProcess, now: Now) -> Outcome:
     if life.timer is None or now.time < life.timer:
         return life, ()
     if life.state is State.STARTING:
-        if process.ready.ok_string:
-            text = f"did not say OK within {format_duration(process.ready.timeout)}"
+        ready = process.ready
+        if ready.awaited:
+            text = "say OK" if ready.ok_string else "become ready"
+            text = f"did not {text} within {format_duration(ready.timeout)}"
             cause = Cause(Kind.NOT_READY, text)
             return _stopping(life, Next.DEATH, cause, Effect.KILL, now.time + KILL_AGAIN)
         return _running(life, now), ()
@@ -297,8 +329,9 @@ def _exited(life: Life, event: Exited, process: ResolvedProcess, now: Now) -> Ou
         kind = Kind.SIGNAL if event.exit.signal else Kind.UNKNOWN if event.exit.code is None else Kind.EXIT
         cause = Cause(kind, event.exit.describe())
     success = event.exit.code == 0 and not event.oom
-    if life.state is State.STARTING and process.ready.ok_string:
-        cause = Cause(cause.kind, f"{cause.text} before it said OK")
+    if life.state is State.STARTING and process.ready.awaited:
+        before = "it said OK" if process.ready.ok_string else "it was ready"
+        cause = Cause(cause.kind, f"{cause.text} before {before}")
         success = False
     return _death(life, cause, success, process, now)
 
@@ -324,7 +357,7 @@ def _death(life: Life, cause: Cause, success: bool, process: ResolvedProcess, no
     if restart.limit and life.tries >= restart.limit:
         text = f"{cause.text}; gave up after {restart.limit} restart{'s' if restart.limit > 1 else ''}"
         return _ended(life, State.FAILED, Cause(cause.kind, text)), ()
-    wait = delay(restart, life.tries, now.chance)
+    wait = max(delay(restart, life.tries, now.chance), now.hold)
     down = replace(life, tries=life.tries + 1, cause=cause, running_since=None, next=Next.STAY)
     if wait <= 0:
         return _go(replace(down, restarts=life.restarts + 1), now)

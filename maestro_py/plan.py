@@ -10,7 +10,7 @@ no longer wanted is removed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -85,8 +85,9 @@ class Actual:
 class Is:
     """What is on the device.
 
-    jobs: every job known. images: version in use per job. installed: (job, ImageSpec.dirname) of whole
-    versions in the store. configs: as placed for the job's process, by (job, name).
+    jobs: every job known. images: version in use per job; previous: ImageSpec.dirname of the one before.
+    installed: (job, ImageSpec.dirname) of whole versions in the store. kept: those of them that are never
+    removed. configs: as placed for the job's process, by (job, name).
     """
 
     processes: Mapping[str, Actual]
@@ -94,6 +95,8 @@ class Is:
     images: Mapping[str, ImageSpec]
     installed: frozenset[tuple[str, str]]
     configs: Mapping[tuple[str, str], ConfigSpec]
+    previous: Mapping[str, str] = field(default_factory=dict)
+    kept: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,11 @@ _LIVE = frozenset(
         "autostart",
         "depends_on",
         "enabled",
+        "probation",
+        "health",
+        "on_failure",
+        "post_stop",
+        "pre_start",
         "ready",
         "reload_signal",
         "restart",
@@ -133,6 +141,7 @@ _LIVE = frozenset(
 def make_plan(have: Is, want: Wanted) -> Plan:
     """Return the steps from what is to what is wanted."""
     steps, places = _fetches_and_places(have, want)
+    renewed = _renewed(have, want)
     gone = {name for name in have.processes if name not in want.processes}
     for name in _stop_order(gone, have):
         if have.processes[name].state not in IDLE:
@@ -141,8 +150,9 @@ def make_plan(have: Is, want: Wanted) -> Plan:
     left = {process for job, process in have.jobs.items() if want.jobs.get(job, process) != process}
     later: list[Step] = []
     for name in start_order({name: p.depends_on for name, p in want.processes.items()}):
+        actual = have.processes.get(name)
         for step in _process_steps(
-            have.processes.get(name), want.processes[name], places.get(name, []), want.revive
+            actual, want.processes[name], places.get(name, []), want.revive, renewed.get(name, [])
         ):
             (steps if step.action is Action.STOP and name in left else later).append(step)
     steps += later
@@ -154,10 +164,36 @@ def make_plan(have: Is, want: Wanted) -> Plan:
             moved = want.jobs[job]
             steps.append(Step(Action.UPDATE, job, f"it moves from {process} to {moved}", moved))
     if want.remove_old_images:
-        kept = {(job, image.dirname) for job, image in want.images.items()}
-        for job, dirname in sorted(have.installed - kept):
+        for job, dirname in sorted(have.installed - _kept_images(have, want)):
             steps.append(Step(Action.REMOVE_IMAGE, job, f"version {dirname} is no longer used"))
     return Plan(tuple(steps))
+
+
+def _kept_images(have: Is, want: Wanted) -> set[tuple[str, str]]:
+    """Return what stays in the store: what is asked for, and what each job can go back to."""
+    kept = set(have.kept)
+    for job, image in want.images.items():
+        kept.add((job, image.dirname))
+        now = have.images.get(job)
+        if now is not None:
+            kept.add((job, now.dirname if now.dirname != image.dirname else have.previous.get(job, "")))
+    return kept
+
+
+def _renewed(have: Is, want: Wanted) -> dict[str, list[Change]]:
+    """Return, by process, which versions in use are fetched once more, because they are damaged."""
+    found: dict[str, list[Change]] = {}
+    for job, image in want.images.items():
+        if _is_damaged(have, image):
+            text = f"image {job} {image.version} is damaged and comes anew"
+            found.setdefault(want.jobs.get(job, ""), []).append(Change(How.RESTART, text))
+    return found
+
+
+def _is_damaged(have: Is, image: ImageSpec) -> bool:
+    now = have.images.get(image.job)
+    in_use = now is not None and now.dirname == image.dirname
+    return in_use and (image.job, image.dirname) not in have.installed
 
 
 def _fetches_and_places(have: Is, want: Wanted) -> tuple[list[Step], dict[str, list[Step]]]:
@@ -168,7 +204,7 @@ def _fetches_and_places(have: Is, want: Wanted) -> tuple[list[Step], dict[str, l
         old, process = have.images.get(job), want.jobs.get(job, "")
         if (job, image.dirname) not in have.installed:
             fetch.append(Step(Action.FETCH_IMAGE, job, _image_reason(old, image), process))
-        if old is None or old.dirname != image.dirname:
+        if old is None or old.dirname != image.dirname or _is_damaged(have, image):
             switch = Step(Action.SWITCH_IMAGE, job, _image_reason(old, image), process)
             places.setdefault(process, []).append(switch)
     placed: dict[str, dict[tuple[str, str], ConfigSpec]] = {}
@@ -200,7 +236,7 @@ def _stop_order(names: set[str], have: Is) -> list[str]:
 
 
 def _process_steps(
-    actual: Actual | None, want: ResolvedProcess, places: list[Step], revive: bool
+    actual: Actual | None, want: ResolvedProcess, places: list[Step], revive: bool, renewed: list[Change]
 ) -> list[Step]:
     """Return what happens to one process; `places` is what must be in place before it starts."""
     name = want.name
@@ -210,7 +246,7 @@ def _process_steps(
         if not want.autostart:
             return [*places, Step(Action.UPDATE, name, "it is new, and not started by itself", name)]
         return [*places, Step(Action.START, name, "it is new", name)]
-    changes = differences(actual.process, want)
+    changes = differences(actual.process, want) + renewed
     every = _joined(changes)
     update = [Step(Action.UPDATE, name, every, name)] if changes else []
     up = actual.state not in IDLE
@@ -218,6 +254,9 @@ def _process_steps(
         return [*([Step(Action.STOP, name, "it is disabled now", name)] if up else update), *places]
     if not up:
         reason = _start_reason(actual, want, changes, revive)
+        if actual.state is State.FAILED and want.autostart and not reason:
+            switched = any(step.action is Action.SWITCH_IMAGE for step in places)
+            reason = "it failed, and has another image now" if switched else ""
         return [*places, *([Step(Action.START, name, reason, name)] if reason else update)]
     if any(c.how is How.RESTART for c in changes):
         # what forces the restart comes first
@@ -315,6 +354,8 @@ def _members_text(old: tuple[str, ...], new: tuple[str, ...]) -> str:
 def _image_reason(old: ImageSpec | None, new: ImageSpec) -> str:
     if old is None:
         return f"version {new.version} is not installed"
+    if old.dirname == new.dirname:
+        return f"version {new.version} is damaged"
     if old.version == new.version:
         return f"version {new.version} has new content"
     return f"version {old.version} becomes {new.version}"
@@ -372,6 +413,7 @@ def _limit(name: str, value: float | None) -> str:
 def _word(key: str) -> str:
     words = {
         "depends_on": "what it depends on",
+        "probation": "how a new version proves itself",
         "ready": "how it says it is ready",
         "restart": "its restart policy",
     }

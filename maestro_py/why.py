@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from maestro_py.lifecycle import Life
-from maestro_py.spec.model import ResolvedProcess, RestartPolicy, State
-from maestro_py.units import format_duration
+from maestro_py.spec.model import Ready, ResolvedProcess, RestartPolicy, State
+from maestro_py.units import format_duration, format_size
 
 _CARRIES_ON = frozenset({State.NEVER_RAN, State.WAITING_FOR_DEPS, State.STARTING, State.RUNNING})
 """States that the kept cause does not explain: it is what came before them."""
@@ -22,16 +22,19 @@ def why(
     *,
     paused: str = "",
     death: str = "",
+    needs: Mapping[str, Sequence[str]] | None = None,
+    memory: tuple[int | None, int | None, int | None] = (None, None, None),
 ) -> list[str]:
     """Return sentences.
 
     others: the lives of all processes. now: seconds on the clock of the lives. held: why its newest
     version is not in force, or nothing. paused: by whom it is frozen, or nothing. death: the last one
-    nobody asked for, or nothing.
+    nobody asked for, or nothing. needs: what each of the others depends on. memory: bytes in use, at
+    most in use and allowed, as far as known.
     """
     lines = [f"{process.name} {_state(process, life, now)}."]
     if life.state is State.WAITING_FOR_DEPS:
-        lines += _waiting(process, others, now)
+        lines += _waiting(process, others, now, needs or {})
     if paused:
         lines.append(f"It is paused by {paused} and does nothing: `maestro resume` lets it go on.")
     if life.cause.text and life.state in _CARRIES_ON:
@@ -41,6 +44,9 @@ def why(
     if life.restarts:
         times = "once" if life.restarts == 1 else f"{life.restarts} times"
         lines.append(f"It was restarted {times} since it was last started by hand or by an apply.")
+    if memory[0] is not None and memory[2]:
+        peak = f", peak {format_size(memory[1])}" if memory[1] else ""
+        lines.append(f"It uses {format_size(memory[0])} of memory, limit {format_size(memory[2])}{peak}.")
     if held:
         lines.append(f"Its newest version is not in force: {held}.")
     if life.state is State.FAILED:
@@ -86,27 +92,62 @@ def _limit(process: ResolvedProcess, life: Life) -> str:
 
 
 def _readiness(process: ResolvedProcess, life: Life, now: float) -> str:
-    if process.ready.ok_string:
+    if process.ready.awaited:
         rest = f", for at most {format_duration(life.timer - now)} more" if life.timer is not None else ""
-        return f": it has not said {process.ready.ok_string}{rest}"
+        return f": {_silence(process.ready)}{rest}"
     if life.timer is not None:
         return f": it counts as ready in {format_duration(life.timer - now)}"
     return ""
 
 
-def _waiting(process: ResolvedProcess, others: Mapping[str, Life], now: float) -> list[str]:
-    lines = []
-    for name in process.depends_on:
-        life = others.get(name)
-        if life is None:
-            lines.append(f"{name} is not known.")
-        elif life.state is State.RESTARTING:
-            wait = format_duration(_or(life.timer, now) - now)
-            lines.append(
-                f"It waits for {name}, which is in back-off for another {wait}"
-                f" after {_deaths(life)}: {life.cause.text}."
-            )
-        elif not life.ready:
-            cause = f": {life.cause.text}" if life.cause.text else ""
-            lines.append(f"It waits for {name}, which is {life.state.value}{cause}.")
-    return lines
+def _silence(ready: Ready) -> str:
+    probe = ready.probe
+    if probe is None:
+        return f"it has not said {ready.ok_string}"
+    silence = {
+        "notify": "it has not sent READY=1",
+        "fd": f"it has not written a newline to descriptor {probe.fd}",
+        "tcp": f"it does not listen on port {probe.port}",
+        "http": f"it does not answer {probe.path} on port {probe.port}",
+    }
+    return silence.get(probe.type, f"{' '.join(probe.command)} does not succeed")
+
+
+def _waiting(
+    process: ResolvedProcess, others: Mapping[str, Life], now: float, needs: Mapping[str, Sequence[str]]
+) -> list[str]:
+    return [
+        f"It waits for {name}, which {_blocked(name, others, now, needs, {process.name})}."
+        for name in process.depends_on
+        if name not in others or not others[name].ready
+    ]
+
+
+def _blocked(
+    name: str, others: Mapping[str, Life], now: float, needs: Mapping[str, Sequence[str]], passed: set[str]
+) -> str:
+    """Return why a process is not ready, down to the one that everything waits for."""
+    life = others.get(name)
+    if life is None:
+        return "is not known"
+    if life.state is State.RESTARTING:
+        wait = format_duration(_or(life.timer, now) - now)
+        return f"is in back-off for another {wait} after {_deaths(life)}: {life.cause.text}"
+    if life.state is State.WAITING_FOR_DEPS:
+        for other in needs.get(name, ()):
+            if other not in passed and not (other in others and others[other].ready):
+                return f"waits for {other}, which {_blocked(other, others, now, needs, {*passed, name})}"
+    cause = f": {life.cause.text}" if life.cause.text and life.state not in _CARRIES_ON else ""
+    return f"{_WORDS[life.state]}{cause}"
+
+
+_WORDS = {
+    State.NEVER_RAN: "has not been started",
+    State.WAITING_FOR_DEPS: "waits for what it depends on",
+    State.STARTING: "is starting and not ready yet",
+    State.RUNNING: "runs",
+    State.STOPPING: "is being stopped",
+    State.STOPPED: "is stopped",
+    State.RESTARTING: "is about to be started again",
+    State.FAILED: "failed",
+}

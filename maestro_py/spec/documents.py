@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from maestro_py.errors import InvalidDocument, Problem
 from maestro_py.spec import checks, fields
-from maestro_py.spec.daemonfile import read_daemon_config
+from maestro_py.spec.daemonfile import SCHEMA, read_daemon_config
 from maestro_py.spec.kinds import BOOLEAN, Check, choice, integer, list_of, object_of
 from maestro_py.spec.model import ConfigSpec, ImageSpec, JobSpec, RunningConfig, TemplateSpec
 from maestro_py.spec.reader import (
@@ -68,9 +68,15 @@ def _flags(raw: Any, path: str, reading: Reading) -> dict[str, bool]:
     return values
 
 
+_FLAGS_SCHEMA = {
+    "anyOf": [
+        {"type": "array", "items": {"enum": list(_FLAGS)}},
+        {"type": "object", "properties": {key: {"anyOf": [BOOLEAN, {"type": "null"}]} for key in _FLAGS}},
+    ]
+}
 _FLAGS_FIELD = Field(
     "flags",
-    Kind('a list of flags, as ["removeOldImages", "failFast"]', _flags),
+    Kind('a list of flags, as ["removeOldImages", "failFast"]', _flags, schema=_FLAGS_SCHEMA),
     "removeOldImages: delete images that are no longer used. failFast: stop at the first failing piece.",
     "none",
 )
@@ -81,6 +87,7 @@ RUNNING = Table(
     "a running config",
     dict,
     (
+        SCHEMA,
         Field("config", choice("running"), 'The word "running", which says what the document is.', "running"),
         Field("date", integer(0, (1 << 63) - 1), "Number that grows with each new document.", "0"),
         Field("jobs", list_of(object_of(fields.JOB), "jobs"), "The jobs the device shall have.", "none"),
@@ -103,7 +110,7 @@ RUNNING_OP = Table(
     dict,
     (
         Field("op", choice("update"), 'The word "update": the one operation there is.', required=True),
-        Field("conf", Kind("a running config", _conf), "The running config.", required=True),
+        Field("conf", Kind("a running config", _conf, schema=RUNNING), "The running config.", required=True),
         _FLAGS_FIELD,
     ),
 )
@@ -138,7 +145,8 @@ def read_running_config(
     for name, check in lists:
         check(values.get(name, ()), path + name, reading)
     flags = values.pop("flags", {})
-    values.pop("config", None)
+    for key in ("config", "$schema"):
+        values.pop(key, None)
     found = RunningConfig(**values, **flags)
     if reading.problems and references:
         reading.problems += references(found)

@@ -9,25 +9,26 @@ cutting the line, and names in `{{...}}` filled in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from maestro_py.errors import InvalidDocument, Problem
+from maestro_py.spec.merge import implied, limits, merge, probation
 from maestro_py.spec.model import (
     DEFAULT_CONFIG_NAME,
     OK_STRING,
     Backoff,
     ConfigSpec,
+    Health,
     ImageRef,
     ImageSpec,
     JobSpec,
-    Limits,
     Network,
+    OnFailure,
     Ready,
     ResolvedProcess,
     Restart,
     RestartPolicy,
-    Settings,
     TemplateSpec,
     safe_name,
 )
@@ -51,7 +52,6 @@ _EAGERNESS = (
     RestartPolicy.UNLESS_STOPPED,
     RestartPolicy.ALWAYS,
 )
-_LIFTED_BY_ZERO = ("mem_limit", "mem_high", "pids_max")
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,9 @@ class _Process:
         self.first = self.jobs[0]
         self.composite = bool(self.first.composite_id)
         self.template = self._template()
-        self.levels = [_implied(job.settings) for job in self.jobs]
-        self.base = _implied(self.template.settings)
-        self.settings = _merge([*self.levels, self.base])
+        self.levels = [implied(job.settings) for job in self.jobs]
+        self.base = implied(self.template.settings)
+        self.settings = merge([*self.levels, self.base])
         self.images = {job.job: self._image(job) for job in self.jobs if job.job in parts.images}
         self.root = self._root()
 
@@ -208,6 +208,8 @@ class _Process:
             stdin=stdin,
             root=self.root,
             images=tuple(self.images.values()),
+            image_allow=tuple(sorted(set(settings.image_allow or ()))),
+            image_owner=settings.image_owner or "daemon",
             configs=tuple(configs),
             config_dir=config_dir,
             config_dir_inside=inside,
@@ -241,14 +243,20 @@ class _Process:
             new_session=any(job.daemonize for job in self.jobs),
             pgid=next((job.pgid for job in self.jobs if job.pgid > 0), 0),
             die_on_parent_death=bool(settings.die_on_parent_death),
-            limits=_limits([*self.levels, self.base]),
-            ready=_ready(settings),
+            limits=limits([*self.levels, self.base]),
+            ready=self._ready(),
             restart=self._restart(),
             stop_signal=ResolvedProcess.stop_signal if settings.stop_signal is None else settings.stop_signal,
             stop_timeout=(
                 ResolvedProcess.stop_timeout if settings.stop_timeout is None else settings.stop_timeout
             ),
             reload_signal=settings.reload_signal,
+            probation=probation(settings, self._ready()),
+            health=self._health(),
+            watchdog=settings.watchdog or 0.0,
+            pre_start=self._command(settings.pre_start, "pre_start"),
+            post_stop=self._command(settings.post_stop, "post_stop"),
+            on_failure=self._on_failure(),
         )
 
     def _problem(self, job: str, where: str, message: str) -> None:
@@ -386,9 +394,40 @@ class _Process:
         processes = {self.parts.process_of.get(name, name) for name in wanted}
         return tuple(sorted(processes - {self.name}))
 
+    def _ready(self) -> Ready:
+        settings = self.settings
+        probe = settings.ready
+        if probe is None or probe.type == "none":
+            return Ready(defer=settings.defer_running_status or 0.0)
+        timeout = probe.timeout if probe.timeout is not None else settings.timeout_for_ok or 0.0
+        if probe.type == "ok-string":
+            return Ready(probe.ok_string or settings.ok_string or OK_STRING, timeout)
+        self._check_reach(probe.type, "ready")
+        command = self._command(probe.command, "ready.command")
+        return Ready(timeout=timeout, probe=replace(probe, timeout=None, command=command))
+
+    def _health(self) -> Health | None:
+        health = self.settings.health
+        if health is None:
+            return None
+        self._check_reach(health.type, "health")
+        return replace(health, command=self._command(health.command, "health.command"))
+
+    def _check_reach(self, kind: str, where: str) -> None:
+        network = self.settings.network
+        if kind in ("tcp", "http") and network and network.mode == "none":
+            self._problem(self.first.job, where, f"{kind} cannot reach a process without a network; use exec")
+
+    def _on_failure(self) -> OnFailure:
+        wish = self.settings.on_failure or OnFailure()
+        return replace(wish, command=self._command(wish.command, "on_failure.command"))
+
+    def _command(self, words: Sequence[str] | None, where: str) -> tuple[str, ...]:
+        return tuple(self._text(word, where) for word in words or ())
+
     def _restart(self) -> Restart:
         """Return what follows a death: of a composite, as the member says that asks for most."""
-        merged = [_merge([level, self.base]) for level in self.levels]
+        merged = [merge([level, self.base]) for level in self.levels]
         chosen = max(merged, key=lambda each: _EAGERNESS.index(each.restart_policy or RestartPolicy.NEVER))
         return Restart(
             policy=chosen.restart_policy or RestartPolicy.NEVER,
@@ -397,40 +436,3 @@ class _Process:
             backoff=chosen.restart_backoff or Backoff(),
             on_dependency_fail=bool(self.settings.restart_on_dependency_fail),
         )
-
-
-# Merging. A level is what one job or one template says; the first level that says something wins.
-
-
-def _implied(level: Settings) -> Settings:
-    """Return the level with what it says indirectly: an OK string means waiting, restart is a policy."""
-    changes: dict[str, object] = {}
-    if level.ok_string is not None and level.wait_for_ok is None:
-        changes["wait_for_ok"] = True
-    if level.restart is not None and level.restart_policy is None:
-        changes["restart_policy"] = RestartPolicy.ALWAYS if level.restart else RestartPolicy.NEVER
-    return replace(level, **changes) if changes else level  # type: ignore[arg-type]
-
-
-def _merge(levels: list[Settings]) -> Settings:
-    """Return each setting from the first level that says it."""
-    said: dict[str, object] = {}
-    for level in reversed(levels):
-        said.update((name, value) for name, value in vars(level).items() if value is not None)
-    return Settings(**said)  # type: ignore[arg-type]
-
-
-def _limits(levels: list[Settings]) -> Limits:
-    """Return each limit from the first level that says it; 0 lifts what a template has set."""
-    said: dict[str, object] = {}
-    for level in reversed(levels):
-        if level.cgroup is not None:
-            said.update((name, value) for name, value in vars(level.cgroup).items() if value is not None)
-    lifted = {name: None for name in _LIFTED_BY_ZERO if said.get(name) == 0}
-    return Limits(**{**said, **lifted})  # type: ignore[arg-type]
-
-
-def _ready(settings: Settings) -> Ready:
-    if settings.wait_for_ok:
-        return Ready(settings.ok_string or OK_STRING, settings.timeout_for_ok or 0.0)
-    return Ready(defer=settings.defer_running_status or 0.0)

@@ -8,7 +8,8 @@ Upstream's payloads carry every key, so an empty text, null and an empty list me
 
 from __future__ import annotations
 
-from maestro_py.spec import checks, isolation, kinds
+from maestro_py.spec import checks, imagery, isolation, kinds, watching
+from maestro_py.spec.imagery import CHECKSUM
 from maestro_py.spec.kinds import (
     ABSOLUTE_PATH,
     ARGUMENT,
@@ -32,7 +33,6 @@ from maestro_py.spec.kinds import (
 )
 from maestro_py.spec.model import (
     Backoff,
-    Checksum,
     ConfigFile,
     ConfigSpec,
     ImageSpec,
@@ -75,15 +75,6 @@ BACKOFF = Table(
               "10s"),
     ),
 )  # fmt: skip
-
-CHECKSUM = Table(
-    "a checksum",
-    Checksum,
-    (
-        Field("type", TEXT, "sha256sum, sha512sum or md5sum.", required=True),
-        Field("value", TEXT, "The digest in hexadecimal digits.", required=True),
-    ),
-)
 
 _OK_KEYS = ("wait_for_ok", "uses_ok_string")
 
@@ -143,6 +134,12 @@ def _settings(job: bool) -> tuple[Field, ...]:
               "the device's root"),
         Field("chroot_image", BOOLEAN, "The job's image becomes the root of the process.",
               "false", ("ChrootImage",)),
+        Field("image_allow", imagery.IMAGE_ALLOW,
+              "What else than files, directories and links its images may have: devices, fifos, setuid "
+              "(setgid too) and capabilities.", "nothing else"),
+        Field("image_owner", imagery.IMAGE_OWNER,
+              "Whose the files of its images are: the daemon's, its user's, or as the archive says.",
+              "daemon"),
         Field("read_only_root", BOOLEAN,
               "Nothing below the root can be written but /tmp, `tmpfs`, `mounts` with rw and the process's "
               "own data and run directories.", "false"),
@@ -166,6 +163,26 @@ def _settings(job: bool) -> tuple[Field, ...]:
         Field("reload_signal", SIGNAL,
               "Signal that makes the process read its configs again; without it a new config restarts it.",
               "none"),
+        Field("ready", watching.READINESS,
+              "How the process says that it is ready, as a word or as an object with `type`.",
+              "what `wait_for_ok` says"),
+        Field("health", watching.HEALTH_CHECK, "Question asked again and again while it runs.", "none"),
+        Field("watchdog", SECONDS,
+              "Longest time between two WATCHDOG=1 messages of sd_notify while it runs; 0 is none.", "0"),
+        Field("pre_start", watching.COMMAND,
+              "Command run before each start, as the process itself is; it must succeed within a minute.",
+              "none"),
+        Field("post_stop", watching.COMMAND,
+              "Command run each time the process is gone, as the process itself is, for a minute at most.",
+              "none"),
+        Field("on_failure", watching.FAILURE, "What follows when the process has failed for good.", "none"),
+        Field("upgrade_timeout", SECONDS,
+              "Time from its launch in which a new version of an image must be running, else the version "
+              "before comes back.", "`timeout_for_ok` when that is given, else 60s"),
+        Field("probation", SECONDS,
+              "Time after that in which a new version that keeps dying is still rolled back.", "60s"),
+        Field("probation_deaths", integer(1, 1000),
+              "Deaths of a new version that bring the version before back.", "3"),
     )  # fmt: skip
 
 
@@ -258,6 +275,11 @@ IMAGE = Table(
         Field("image_type", choice("tarball", "zip", "devicejs_tarball", "devicejs_zip", empty="tarball",
                      refused={"docker": _DOCKER}),
               "Kind of archive: tarball, zip, devicejs_tarball or devicejs_zip.", "tarball"),
+        Field("credentials", imagery.CREDENTIALS_OBJECT, "Who asks the server for it.", "nobody"),
+        Field("signature", imagery.SIGNATURE_OBJECT, "Signature by one of the device's trusted keys.",
+              "none"),
+        Field("deltas", imagery.DELTAS,
+              "Smaller files that make the archive out of an older version's, where that was kept.", "none"),
     ),
     label='image of job "{job}"',
 )  # fmt: skip
@@ -272,6 +294,7 @@ CONFIG_FILE = Table(
         Field("size", SIZE, "Size of the file; checked when it is not 0.", "0"),
         Field("checksum", object_of(CHECKSUM, checks.checksum), "Digest the file must have.",
               "not verified"),
+        Field("credentials", imagery.CREDENTIALS_OBJECT, "Who asks the server for it.", "nobody"),
     ),
 )  # fmt: skip
 

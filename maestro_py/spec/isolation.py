@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from maestro_py.spec import kinds
-from maestro_py.spec.kinds import check_base64, choice, integer, list_of, object_of
+from maestro_py.spec.kinds import check_base64, choice, integer, list_of, object_of, text_kind
 from maestro_py.spec.model import Mount, Network, Port, Secret
 from maestro_py.spec.reader import Field, Kind, Reading, Table, Wrong, show
 from maestro_py.units import parse_size
@@ -73,7 +73,7 @@ def _capability(raw: Any, path: str, reading: Reading) -> str:
     return name
 
 
-_CAPABILITY_LIST = list_of(Kind("a capability, as a string", _capability), "capabilities")
+_CAPABILITY_LIST = list_of(text_kind("a capability, as a string", _capability), "capabilities")
 
 
 def _capabilities(raw: Any, path: str, reading: Reading) -> tuple[str, ...]:
@@ -150,15 +150,15 @@ def _address(raw: Any, path: str, reading: Reading) -> str:
 
 
 PORT_NUMBER = integer(1, 65535)
-ADDRESS = Kind("an IPv4 address, as a string", _address)
+ADDRESS = text_kind("an IPv4 address, as a string", _address)
 
 MOUNT = Table(
     "a mount",
     Mount,
     (
-        Field("source", Kind("an absolute path of the device, as a string", _source),
+        Field("source", text_kind("an absolute path of the device, as a string", _source),
               "Directory or file of the device.", required=True),
-        Field("target", Kind("an absolute path, as a string", _target), "Where the process finds it.",
+        Field("target", text_kind("an absolute path, as a string", _target), "Where the process finds it.",
               required=True),
         Field("options", list_of(choice("ro", "rw", "noexec", "nosuid", "nodev"), "options"),
               "ro or rw, noexec; nosuid and nodev always hold.", "ro"),
@@ -180,11 +180,13 @@ SECRET = Table(
     "a secret",
     Secret,
     (
-        Field("name", Kind("a file name of letters, digits, `.`, `_` and `-`, as a string", _secret_name),
+        Field("name",
+              text_kind("a file name of letters, digits, `.`, `_` and `-`, as a string", _secret_name),
               "Name of the file in the directory that MAESTRO_SECRETS_DIR names.", required=True),
-        Field("file", Kind("an absolute path of the device, as a string", _source),
+        Field("file", text_kind("an absolute path of the device, as a string", _source),
               "File of the device to take it from, read at each start.", "`data`"),
-        Field("data", Kind("a string", _secret_data), "The secret itself, as `encoding` says.", "`file`"),
+        Field("data", text_kind("a string", _secret_data), "The secret itself, as `encoding` says.",
+              "`file`"),
         Field("encoding", choice("utf8", "base64", empty="utf8"), "utf8 or base64.", "utf8"),
     ),
 )  # fmt: skip
@@ -254,14 +256,19 @@ def _unique(kind: Kind, key: str) -> Kind:
                 reading.problem(path, f'the {key} "{name}" is given twice')
         return items
 
-    return Kind(kind.expected, read, kind.write)
+    return Kind(kind.expected, read, kind.write, kind.schema)
 
 
-CAPABILITY_SET = Kind(_CAPABILITY_LIST.expected, _capabilities, list)
+CAPABILITY_SET = Kind(_CAPABILITY_LIST.expected, _capabilities, list, _CAPABILITY_LIST.schema)
 SECCOMP = choice("default", "none")
 PIDS = choice("host", "private")
 MOUNTS = _unique(list_of(object_of(MOUNT, _mount_check), "mounts"), "target")
-TMPFS = list_of(Kind('an absolute path, as "/tmp" or "/tmp:size=16M"', _tmpfs), "paths")
-DEVICES = list_of(Kind("a path below /dev, as a string", _device), "paths below /dev")
-NETWORKS = Kind('"host", "none", "private" or an object with `mode`', _network, _write_network)
+TMPFS = list_of(text_kind('an absolute path, as "/tmp" or "/tmp:size=16M"', _tmpfs), "paths")
+DEVICES = list_of(text_kind("a path below /dev, as a string", _device), "paths below /dev")
+NETWORKS = Kind(
+    '"host", "none", "private" or an object with `mode`',
+    _network,
+    _write_network,
+    {"anyOf": [_NETWORK_MODE, NETWORK]},
+)
 SECRETS = _unique(list_of(object_of(SECRET, _secret_check), "secrets"), "name")

@@ -44,6 +44,7 @@ RLIMITS = (
 DIGITS = {"sha256sum": 64, "sha512sum": 128, "md5sum": 32}
 """Hexadecimal digits of each checksum type."""
 
+_LOOPBACK = re.compile(r"127(\.(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})){3}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _URL = re.compile(r"https?://[^\s/?#]+[^\s]*|file://(localhost)?/[^\s]*", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
@@ -280,25 +281,73 @@ def _cpus(raw: Any, path: str, reading: Reading) -> float:
     return float(raw)
 
 
-TEXT = Kind("a string", _text)
-ARGUMENT = Kind("a string", _no_nul)
-NAME = Kind("a name, as a string", _name)
-OPTIONAL_NAME = Kind("a name, as a string", _optional_name)
-VERSION = Kind("a version, as a string", _version)
-BOOLEAN = Kind("true or false", _boolean)
-ENV_ENTRY = Kind('a string of the form "NAME=value"', _env_entry)
-ABSOLUTE_PATH = Kind("an absolute path, as a string", _path_or_variable)
-OK_TEXT = Kind("a string of 1 to 1024 characters", _ok_string)
-URL = Kind("a URL that begins with http://, https:// or file:///", _url)
-RELATIVE_PATH = Kind("a path below the config directory, as a string", _relative_path)
-USER = Kind("a user or group, by name or number", _user)
-UMASK = Kind('an octal umask, as "022"', _umask, lambda value: f"{value:03o}")
-RLIMIT_TABLE = Kind('an object of limits, as {"nofile": 1024}', _rlimits, _write_rlimits)
-SIZE = Kind('a size in bytes or with a unit, as 10485760 or "10M"', _size)
-SECONDS = Kind('a duration in seconds or with units, as 5, "500ms" or "1m30s"', _seconds, _plain)
-MILLISECONDS = Kind('a duration in milliseconds, or with a unit as "5s"', _milliseconds, _write_milliseconds)
-SIGNAL = Kind('a signal, as "SIGTERM" or 15', _signal, _write_signal)
-CPUS = Kind('a number of CPUs, as 0.5 or "50%"', _cpus, _plain)
+def loopback_address(text: str) -> tuple[str, int]:
+    """Return (host, port) of `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`. Raises ValueError."""
+    host, _, port = text.strip().rpartition(":")
+    host = {"localhost": "127.0.0.1", "[::1]": "::1"}.get(host.lower(), host)
+    if host != "::1" and not _LOOPBACK.fullmatch(host):
+        raise Wrong(f'"{text[:60]}" is no address on loopback, and the listener is not encrypted')
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
+        raise Wrong
+    return host, int(port)
+
+
+def _loopback(raw: Any, path: str, reading: Reading) -> str:
+    text = _no_nul(raw, path, reading)
+    if text:
+        loopback_address(text)
+    return text
+
+
+STRING = {"type": "string"}
+"""JSON Schema of any text."""
+
+
+def text_kind(expected: str, read: Callable[[Any, str, Reading], Any]) -> Kind:
+    """Return a kind that is written as text."""
+    return Kind(expected, read, schema=STRING)
+
+
+_SIZE = {"type": ["integer", "string"], "minimum": 0}
+_NUMBER_OR_TEXT = {"type": ["number", "string"], "minimum": 0}
+_OCTAL = {"type": ["string", "integer"], "minimum": 0, "maximum": 0o777}
+_RLIMIT = {"type": ["integer", "string"], "minimum": -1}
+_RLIMITS = {
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [_RLIMIT, {"type": "object", "properties": {"soft": _RLIMIT, "hard": _RLIMIT}}]
+    },
+}
+
+TEXT = text_kind("a string", _text)
+LOOPBACK = text_kind("an address on loopback with its port, as 127.0.0.1:8080", _loopback)
+ARGUMENT = text_kind("a string", _no_nul)
+NAME = Kind("a name, as a string", _name, schema={"type": "string", "minLength": 1})
+OPTIONAL_NAME = text_kind("a name, as a string", _optional_name)
+VERSION = text_kind("a version, as a string", _version)
+BOOLEAN = Kind("true or false", _boolean, schema={"type": "boolean"})
+ENV_ENTRY = Kind(
+    'a string of the form "NAME=value"', _env_entry, schema={"type": "string", "pattern": "^[^=]+="}
+)
+ABSOLUTE_PATH = Kind(
+    "an absolute path, as a string", _path_or_variable, schema={"type": "string", "pattern": "^(/|{{|$)"}
+)
+OK_TEXT = Kind("a string of 1 to 1024 characters", _ok_string, schema={"type": "string", "minLength": 1})
+URL = text_kind("a URL that begins with http://, https:// or file:///", _url)
+RELATIVE_PATH = text_kind("a path below the config directory, as a string", _relative_path)
+USER = Kind("a user or group, by name or number", _user, schema={"type": ["string", "integer"]})
+UMASK = Kind('an octal umask, as "022"', _umask, lambda value: f"{value:03o}", _OCTAL)
+MODE = Kind('an octal file mode, as "640"', _umask, lambda value: f"{value:03o}", _OCTAL)
+RLIMIT_TABLE = Kind('an object of limits, as {"nofile": 1024}', _rlimits, _write_rlimits, _RLIMITS)
+SIZE = Kind('a size in bytes or with a unit, as 10485760 or "10M"', _size, schema=_SIZE)
+SECONDS = Kind(
+    'a duration in seconds or with units, as 5, "500ms" or "1m30s"', _seconds, _plain, _NUMBER_OR_TEXT
+)
+MILLISECONDS = Kind(
+    'a duration in milliseconds, or with a unit as "5s"', _milliseconds, _write_milliseconds, _NUMBER_OR_TEXT
+)
+SIGNAL = Kind('a signal, as "SIGTERM" or 15', _signal, _write_signal, {"type": ["string", "integer"]})
+CPUS = Kind('a number of CPUs, as 0.5 or "50%"', _cpus, _plain, _NUMBER_OR_TEXT)
 
 
 def integer(low: int, high: int) -> Kind:
@@ -311,7 +360,7 @@ def integer(low: int, high: int) -> Kind:
             raise Wrong
         return raw
 
-    return Kind(expected, read)
+    return Kind(expected, read, schema={"type": "integer", "minimum": low, "maximum": high})
 
 
 def number(low: float, high: float) -> Kind:
@@ -322,7 +371,8 @@ def number(low: float, high: float) -> Kind:
             raise Wrong
         return float(raw)
 
-    return Kind(f"a number from {low:g} to {high:g}", read, _plain)
+    schema = {"type": "number", "minimum": low, "maximum": high}
+    return Kind(f"a number from {low:g} to {high:g}", read, _plain, schema)
 
 
 def choice(*words: str, empty: str = "", refused: Mapping[str, str] | None = None) -> Kind:
@@ -343,7 +393,8 @@ def choice(*words: str, empty: str = "", refused: Mapping[str, str] | None = Non
             raise Wrong(hint=suggest(word[:40], words))
         return word
 
-    return Kind(f'"{words[0]}"' if len(words) == 1 else "one of " + ", ".join(words), read)
+    expected = f'"{words[0]}"' if len(words) == 1 else "one of " + ", ".join(words)
+    return Kind(expected, read, schema={"enum": [*words, ""] if empty else list(words)})
 
 
 def _restart_policy(raw: Any, path: str, reading: Reading) -> RestartPolicy:
@@ -351,7 +402,9 @@ def _restart_policy(raw: Any, path: str, reading: Reading) -> RestartPolicy:
 
 
 _POLICY_WORD = choice(*(policy.value for policy in RestartPolicy))
-RESTART_POLICY = Kind(_POLICY_WORD.expected, _restart_policy, lambda policy: policy.value)
+RESTART_POLICY = Kind(
+    _POLICY_WORD.expected, _restart_policy, lambda policy: policy.value, _POLICY_WORD.schema
+)
 
 
 def list_of(item: Kind, expected: str) -> Kind:
@@ -360,10 +413,15 @@ def list_of(item: Kind, expected: str) -> Kind:
     def read(raw: Any, path: str, reading: Reading) -> tuple[Any, ...]:
         if not isinstance(raw, list):
             raise Wrong
-        values = [read_value(item, part, f"{path}[{i}]", reading) for i, part in enumerate(raw)]
+        values = []
+        for i, part in enumerate(raw):
+            if reading.enough:
+                break
+            values.append(read_value(item, part, f"{path}[{i}]", reading))
         return tuple(value for value in values if value is not BAD and value is not None)
 
-    return Kind(f"a list of {expected}", read, lambda values: [item.write(value) for value in values])
+    schema = {"type": "array", "items": item}
+    return Kind(f"a list of {expected}", read, lambda values: [item.write(value) for value in values], schema)
 
 
 ARGUMENTS = list_of(ARGUMENT, "strings")
@@ -389,7 +447,7 @@ def object_of(table: Table, check: Check | None = None) -> Kind:
             return None
         return table.build(values)
 
-    return Kind(table.noun, read, table.write)
+    return Kind(table.noun, read, table.write, table)
 
 
 def check_base64(data: str) -> bool:

@@ -9,6 +9,7 @@ when nothing has to change. Times are seconds, sizes are bytes.
 
 from __future__ import annotations
 
+from binascii import crc32
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -124,6 +125,45 @@ class Secret:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """How a process says, or is asked, whether it is ready. Which fields count depends on `type`.
+
+    timeout: seconds to become ready in, 0: for ever, None: what timeout_for_ok says.
+    """
+
+    type: str  # ok-string, notify, fd, tcp, http or exec
+    ok_string: str = ""
+    fd: int = 0
+    port: int = 0
+    path: str = "/"
+    command: tuple[str, ...] = ()
+    timeout: float | None = None
+    interval: float = 1.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """A question asked again and again while a process runs; `threshold` failures in a row count."""
+
+    type: str  # tcp, http or exec
+    port: int = 0
+    path: str = "/"
+    command: tuple[str, ...] = ()
+    interval: float = 30.0
+    timeout: float = 5.0
+    threshold: int = 3
+    action: str = "restart"  # or "report"
+
+
+@dataclass(frozen=True)
+class OnFailure:
+    """What follows when a process has failed for good: a command or the start of another job."""
+
+    command: tuple[str, ...] = ()
+    job: str = ""
+
+
+@dataclass(frozen=True)
 class Settings:
     """What both templates and jobs may set; None means not said."""
 
@@ -152,6 +192,8 @@ class Settings:
     seccomp: str | None = None
     chroot_path: str | None = None
     chroot_image: bool | None = None  # spelled ChrootImage in documents
+    image_allow: tuple[str, ...] | None = None
+    image_owner: str | None = None
     read_only_root: bool | None = None
     mounts: tuple[Mount, ...] | None = None
     tmpfs: tuple[str, ...] | None = None
@@ -163,6 +205,15 @@ class Settings:
     stop_signal: int | None = None
     stop_timeout: float | None = None
     reload_signal: int | None = None
+    upgrade_timeout: float | None = None
+    probation: float | None = None
+    probation_deaths: int | None = None
+    ready: Probe | None = None
+    health: Health | None = None
+    watchdog: float | None = None
+    pre_start: tuple[str, ...] | None = None
+    post_stop: tuple[str, ...] | None = None
+    on_failure: OnFailure | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +273,34 @@ class Checksum:
 
 
 @dataclass(frozen=True)
+class Credentials:
+    """Who asks for a file. type: bearer or basic; secret: name of the job's secret with token or password."""
+
+    type: str
+    secret: str
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A minisign signature of an archive: where its file is, or the text of it."""
+
+    type: str = "minisign"
+    url: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What makes an image's archive out of that of version `base`. size 0 means not said."""
+
+    base: str
+    url: str
+    checksum: Checksum
+    size: int = 0
+
+
+@dataclass(frozen=True)
 class ImageSpec:
     """A versioned archive a job needs. size 0 means not said."""
 
@@ -231,11 +310,17 @@ class ImageSpec:
     size: int = 0
     checksum: Checksum | None = None
     image_type: str = "tarball"
+    credentials: Credentials | None = None
+    signature: Signature | None = None
+    deltas: tuple[Delta, ...] = ()
 
     @property
     def dirname(self) -> str:
-        """Directory name of this version in the store: version and the first digits of the checksum."""
-        tag = self.checksum.value[:12] if self.checksum else "unchecked"
+        """Directory name of this version in the store: version and the first digits of the checksum.
+
+        Without one the URL stands for the content.
+        """
+        tag = self.checksum.value[:12] if self.checksum else f"unchecked-{crc32(self.url.encode()):08x}"
         return safe_name(f"{self.version or '0'}-{tag}")
 
 
@@ -247,6 +332,7 @@ class ConfigFile:
     dest_relative_path: str  # already normalised: no leading slash, no `..`
     size: int = 0
     checksum: Checksum | None = None
+    credentials: Credentials | None = None
 
 
 @dataclass(frozen=True)
@@ -276,12 +362,48 @@ class RunningConfig:
 
 @dataclass(frozen=True)
 class FileGenerator:
-    """A static_file_generators entry, its text already substituted except for template_file's content."""
+    """A static_file_generators entry, its text already substituted except for template_file's content.
+
+    mode, user, group: None leaves what the file has.
+    """
 
     name: str
     output_file: str
     template: str = ""
     template_file: str = ""
+    mode: int | None = None
+    user: Id | None = None
+    group: Id | None = None
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """How files are fetched. retries: in a row that bring nothing; user None: the first there is.
+
+    max_size 0: what fits. Empty paths: the system's CA, no client certificate.
+    """
+
+    connect_timeout: float = 20.0
+    read_timeout: float = 30.0
+    deadline: float = 6 * 3600.0
+    retries: int = 4
+    retry_pause: float = 1.0
+    parallel: int = 4
+    max_size: int = 0
+    user: Id | None = None
+    ca_file: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    keep_archives: bool = False
+
+
+@dataclass(frozen=True)
+class Unpacking:
+    """What one image may become. max_size 0: what fits; max_ratio: times the size of the archive."""
+
+    max_size: int = 0
+    max_entries: int = 200_000
+    max_ratio: int = 100
 
 
 @dataclass(frozen=True)
@@ -300,16 +422,39 @@ class DaemonConfig:
     on_daemon_stop: str = "stop"  # or "keep"
     log_max_size: int = 10 << 20  # per log file; `log_max_size`
     log_max_files: int = 4  # the current one included
+    log_total_size: int = 0  # of all logs; 0: a tenth of the file system, 1 GiB at most
+    log_level: str = "info"  # or "warning", "error"
+    metrics_file: str | None = None
+    metrics_interval: float = 30.0
+    read_group: str = ""
     operate_group: str = "maestro"
+    disk_reserve: int = 5 << 20  # bytes
+    restart_rate: float = 10.0  # restarts a second that the whole device has time for; 0: no limit
+    admin_group: str = ""
+    http_tcp: str = ""  # host:port on loopback; "" is no TCP listener
+    http_token_file: str = ""
+    http_anonymous: str = "read"  # or "none"
+    downloads: Downloads = Downloads()
+    unpacking: Unpacking = Unpacking()
+    require_signature: bool = False
 
 
 @dataclass(frozen=True)
 class Ready:
-    """How a process says it is ready. ok_string "" means: not by output. timeout 0 means: for ever."""
+    """How a process says it is ready. ok_string "" means: not by output. timeout 0 means: for ever.
+
+    probe: another way than output.
+    """
 
     ok_string: str = ""
     timeout: float = 0.0
     defer: float = 0.0
+    probe: Probe | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it counts as running only once it has said so, or answers."""
+        return bool(self.ok_string or self.probe)
 
 
 @dataclass(frozen=True)
@@ -321,6 +466,19 @@ class Restart:
     pause: float | None = None
     backoff: Backoff = Backoff()
     on_dependency_fail: bool = False
+
+
+@dataclass(frozen=True)
+class Probation:
+    """How a new version of an image proves itself; else the one before comes back.
+
+    timeout: seconds from its launch to RUNNING. duration: seconds it is watched after that. deaths: so many
+    by then are too many.
+    """
+
+    timeout: float = 60.0
+    duration: float = 60.0
+    deaths: int = 3
 
 
 @dataclass(frozen=True)
@@ -349,6 +507,8 @@ class ResolvedProcess:
     stdin: str = ""
     root: str = ""  # directory that becomes `/`; empty: the device's own root
     images: tuple[ImageRef, ...] = ()
+    image_allow: tuple[str, ...] = ()  # devices, fifos, setuid, capabilities
+    image_owner: str = "daemon"  # or "user", "archive": whose the unpacked files are
     configs: tuple[ConfigSpec, ...] = ()
     config_dir: str = ""  # on the device; the process may see it elsewhere
     config_dir_inside: str = ""  # as the process sees it
@@ -385,6 +545,12 @@ class ResolvedProcess:
     stop_signal: int = 15
     stop_timeout: float = 10.0
     reload_signal: int | None = None
+    probation: Probation = Probation()
+    health: Health | None = None
+    watchdog: float = 0.0  # seconds; 0: none
+    pre_start: tuple[str, ...] = ()
+    post_stop: tuple[str, ...] = ()
+    on_failure: OnFailure = OnFailure()
 
 
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")

@@ -14,6 +14,9 @@ from typing import Any
 
 from maestro_py.errors import Problem
 
+MOST_PROBLEMS = 1000
+"""Mistakes listed of one document; nobody reads on, and a hostile one has a million."""
+
 
 class Wrong(ValueError):
     """A value is not acceptable; without a message the kind's expectation is the message."""
@@ -39,11 +42,20 @@ class Reading:
 
     def problem(self, path: str, message: str, hint: str = "") -> None:
         """Note a mistake; the document will be refused."""
-        self.problems.append(Problem(path, message, hint))
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(Problem(path, message, hint))
+        elif len(self.problems) == MOST_PROBLEMS:
+            self.problems.append(Problem("", "there are more mistakes; they are not listed"))
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many mistakes are known that nothing more need be read."""
+        return len(self.problems) > MOST_PROBLEMS
 
     def warn(self, path: str, message: str, hint: str = "") -> None:
         """Note something to tell; the document stays acceptable."""
-        self.warnings.append(Problem(path, message, hint))
+        if len(self.warnings) < MOST_PROBLEMS:
+            self.warnings.append(Problem(path, message, hint))
 
     def suggest(self, word: str, known: Iterable[str]) -> str:
         """Return a did-you-mean sentence, or nothing."""
@@ -60,11 +72,13 @@ class Kind:
     expected: completes "expected ...".
     read: (value, path, reading) -> attribute value; raises ValueError, reports parts by itself.
     write: attribute value -> what reads back to it.
+    schema: JSON Schema of what is read, in which a Kind or a Table stands for its own; None: anything.
     """
 
     expected: str
     read: Callable[[Any, str, Reading], Any]
     write: Callable[[Any], object] = lambda value: value
+    schema: Any = None
 
 
 @dataclass(frozen=True)
@@ -229,9 +243,16 @@ def show(value: object) -> str:
         if isinstance(value, int) and value.bit_length() > 200:
             return "a very large number"
         text = json.dumps(value[:61] if isinstance(value, str) else value, ensure_ascii=False)
-        text = text.encode("utf-8", "backslashreplace").decode()
+        text = visible(text)
         return text if len(text) <= 60 else f"{text[:57]}..."
     return f"a {type(value).__name__}"
+
+
+def visible(text: str) -> str:
+    """Return text with what cannot be printed, and what steers a terminal, spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

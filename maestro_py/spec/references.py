@@ -69,6 +69,7 @@ class _Check:
             self._composite(name, members)
         self._dependencies()
         self._owners()
+        self._credentials()
 
     def _job(self, job: JobSpec) -> None:
         at = _at(job)
@@ -164,6 +165,11 @@ class _Check:
             template = self.templates.get(job.container_template)
             for name in job.depends_on:
                 self._dependency(job, name, f"{_at(job)}.depends_on", edges)
+            for level in (job.settings, *((template.settings,) if template else ())):
+                if level.on_failure and level.on_failure.job not in ("", *self.jobs):
+                    name = level.on_failure.job
+                    hint = self.reading.suggest(name, self.jobs)
+                    self.reading.problem(f"{_at(job)}.on_failure.job", f'no job is called "{name}"', hint)
             for name in template.depends_on if template else ():
                 at = f'templates["{job.container_template}"].depends_on'
                 known = self.jobs.get(name)
@@ -202,6 +208,31 @@ class _Check:
                 self.reading.warn(
                     at, f'belongs to job "{job}", which does not exist', self.reading.suggest(job, jobs)
                 )
+
+    def _credentials(self) -> None:
+        """Check that the secrets of whoever asks for images and files are there."""
+        asking = [(image.job, f'images["{image.job}"]', image.credentials) for image in self.images.values()]
+        for config in self.configs.values():
+            at = f'configs["{config.job}/{config.name}"].files'
+            asking += [(config.job, f"{at}[{n}]", file.credentials) for n, file in enumerate(config.files)]
+        for name, at, credentials in asking:
+            job = self.jobs.get(name)
+            if credentials and job:
+                known = self._secrets(job)
+                if credentials.secret not in known:
+                    why = f'job "{name}" has no secret called "{credentials.secret}"'
+                    self.reading.problem(
+                        f"{at}.credentials.secret", why, self.reading.suggest(credentials.secret, known)
+                    )
+
+    def _secrets(self, job: JobSpec) -> set[str]:
+        """Return the names of the secrets that the process of a job may have."""
+        found: set[str] = set()
+        for each in self.composites.get(job.composite_id, [job]):
+            template = self.templates.get(each.container_template)
+            for settings in (each.settings, template.settings if template else Settings()):
+                found |= {secret.name for secret in settings.secrets or ()}
+        return found
 
 
 def _at(job: JobSpec) -> str:

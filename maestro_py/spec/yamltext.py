@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from maestro_py.errors import InvalidDocument, Problem
+from maestro_py.spec.reader import visible
 from maestro_py.spec.text import decode, load
 
 MAX_DEPTH = 100
@@ -22,6 +23,12 @@ MAX_DEPTH = 100
 
 MAX_NODES = 2_000_000
 """Values a document may have once its aliases are written out; 10 000 jobs have about 200 000."""
+
+MAX_BITS = 1024
+"""Of an integer; Python does not write down those of some 14 000, which YAML may spell in base 16."""
+
+MAX_QUOTED = 200
+"""Letters of what PyYAML says; it quotes whole values."""
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -59,7 +66,9 @@ def load_yaml(text: bytes | str, source: str) -> object:
     except yaml.YAMLError as error:
         problems.append(_yaml_problem(error, text))
     except (ValueError, OverflowError) as error:  # numbers Python cannot take, odd explicit tags
-        problems.append(Problem("", f"not valid YAML: {str(error).partition(';')[0]}"))
+        problems.append(Problem("", f"not valid YAML: {_said(str(error).partition(';')[0])}"))
+    except (AttributeError, LookupError, TypeError):  # as PyYAML answers `!!bool x` and `!!timestamp x`
+        problems.append(Problem("", "not valid YAML: a value is not what its tag says"))
     if problems:
         raise InvalidDocument(source, problems)
     return data
@@ -69,7 +78,7 @@ def _yaml_problem(error: yaml.YAMLError, text: str) -> Problem:
     mark = getattr(error, "problem_mark", None)
     why = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
     context = getattr(error, "context", None)
-    message = f"not valid YAML: {why}" + (f", {context}" if context else "")
+    message = f"not valid YAML: {_said(why)}" + (f", {_said(context)}" if context else "")
     line = mark.line + 1 if mark else 0
     if not line and isinstance(getattr(error, "position", None), int):  # a character YAML does not allow
         line = text.count("\n", 0, error.position) + 1  # type: ignore[attr-defined]
@@ -78,6 +87,10 @@ def _yaml_problem(error: yaml.YAMLError, text: str) -> Problem:
     if 0 < line <= len(lines) and "{{" in lines[line - 1]:
         hint = "a value that begins with {{ needs quotes around it"
     return Problem("", message, hint, line)
+
+
+def _said(why: str) -> str:
+    return visible(why[:MAX_QUOTED])
 
 
 def _bound_depth(text: str) -> None:
@@ -147,11 +160,14 @@ def _plain(value: Any, path: str, problems: list[Problem]) -> Any:
         return [_plain(item, f"{path}[{i}]", problems) for i, item in enumerate(value)]
     if (
         value is None
-        or isinstance(value, (str, bool, int))
+        or isinstance(value, (str, bool))
+        or (isinstance(value, int) and value.bit_length() <= MAX_BITS)
         or (isinstance(value, float) and math.isfinite(value))
     ):
         return value
-    what = "a number without end" if isinstance(value, float) else f"a value of type {type(value).__name__}"
+    what = f"a value of type {type(value).__name__}"
+    if isinstance(value, (int, float)):
+        what = "a number without end" if isinstance(value, float) else "a number of so many digits"
     problems.append(Problem(path, f"{what} is nothing a document may have"))
     return None
 

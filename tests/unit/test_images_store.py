@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from maestro_py.errors import Conflict, MaestroError, NotFound
 from maestro_py.images import store as store_module
-from maestro_py.images.store import ImageStore, remove_tree
+from maestro_py.images.files import remove_tree
+from maestro_py.images.store import ImageStore
 from maestro_py.spec.model import Checksum, ImageSpec
 
 
@@ -40,8 +41,8 @@ def staged(store: ImageStore, spec: ImageSpec, content: str = "x") -> str:
     return tree
 
 
-def install(store: ImageStore, spec: ImageSpec, content: str = "x") -> str:
-    return store.publish(spec, staged(store, spec, content), {"bytes": len(content)})
+def install(store: ImageStore, spec: ImageSpec, content: str = "x", **meta: Any) -> str:
+    return store.publish(spec, staged(store, spec, content), {"bytes": len(content), **meta})
 
 
 def empty(store: ImageStore) -> None:
@@ -103,7 +104,7 @@ def test_switching_moves_current_to_previous(store: ImageStore) -> None:
     assert current["path"] == store.path(two)
     assert os.readlink(f"{store.root}/web/current") == two.dirname
     store.switch("web", one)
-    assert store.previous("web") == current
+    assert versions(store) == ("1", "2")
 
 
 def test_only_what_is_installed_becomes_current(store: ImageStore) -> None:
@@ -111,7 +112,7 @@ def test_only_what_is_installed_becomes_current(store: ImageStore) -> None:
         store.switch("web", image())
 
 
-@pytest.mark.parametrize("fault", ["rename", "_write_synced", "_sync_dir"])
+@pytest.mark.parametrize("fault", ["rename", "write_synced", "sync_dir"])
 def test_an_interrupted_publish_is_not_installed_and_is_cleaned_up(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
@@ -129,7 +130,7 @@ def test_an_interrupted_publish_is_not_installed_and_is_cleaned_up(
         with pytest.raises(MaestroError, match=r"cannot store image web 1\.0: power cut"):
             store.publish(spec, tree, {})
     assert calls
-    if fault != "_sync_dir":  # by then everything is there, if the disk took it
+    if fault != "sync_dir":  # by then everything is there, if the disk took it
         assert not store.installed(spec)
     again = ImageStore(store.root, os.path.dirname(store.downloads))
     again.clean_staging()
@@ -142,28 +143,39 @@ def test_an_interrupted_publish_is_not_installed_and_is_cleaned_up(
     empty(again)
 
 
-def test_a_crash_between_the_two_links_keeps_the_old_version_current(
+def test_current_and_previous_change_by_one_rename(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in ("1", "2", "3"):
         install(store, image(version))
     store.switch("web", image("1"))
     store.switch("web", image("2"))
-    link = store_module._link
 
     def cut(directory: str, name: str, target: str) -> None:
-        if name == "current":
-            raise OSError(5, "power cut")
-        link(directory, name, target)
+        raise OSError(5, "power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_link", cut)
+        patch.setattr(store_module, "link", cut)
         with pytest.raises(MaestroError):
             store.switch("web", image("3"))
-    current = store.current("web")
-    assert current
-    assert current["version"] == "2"
-    assert store.previous("web") is None
+    assert versions(store) == ("2", "1")
+    store.switch("web", image("3"))
+    assert versions(store) == ("3", "2")
+
+
+def versions(store: ImageStore, job: str = "web") -> tuple[str, str]:
+    current, previous = store.current(job), store.previous(job)
+    return (current["version"] if current else "", previous["version"] if previous else "")
+
+
+def test_a_version_that_comes_back_takes_its_old_place(store: ImageStore) -> None:
+    for version in ("1", "2", "3"):
+        install(store, image(version))
+        store.switch("web", image(version))
+    store.switch("web", image("2"), back=True)
+    assert versions(store) == ("2", "1")
+    store.switch("web", image("3"))
+    assert versions(store) == ("3", "2")
 
 
 def test_a_torn_record_is_no_record(store: ImageStore) -> None:
@@ -211,22 +223,48 @@ def test_the_list_says_which_version_is_which(store: ImageStore) -> None:
     assert rows[0]["path"].startswith(store.root + "/%2E")
 
 
-def test_removing_a_version_and_a_job(store: ImageStore) -> None:
+def test_removing_versions(store: ImageStore) -> None:
     for version in ("1", "2"):
         install(store, image(version))
         store.switch("web", image(version))
-    with pytest.raises(Conflict, match="it is the current version"):
+    store.mark("web", image("2").dirname, pinned=True)
+    with pytest.raises(Conflict, match="it is pinned"):
         store.remove_version("web", image("2").dirname)
+    store.mark("web", image("2").dirname, pinned=None)
     for wrong in ("nothing", "current", "..", "../web"):
         with pytest.raises((NotFound, Conflict)):
             store.remove_version("web", wrong)
     store.remove_version("web", image("1").dirname)
     assert store.previous("web") is None
     assert [row["version"] for row in store.list()] == ["2"]
-    store.remove("web")
-    store.remove("web")
+    store.remove_version("web", image("2").dirname)
     assert store.list() == []
+    assert os.listdir(store.root + "/web") == []
     empty(store)
+
+
+def test_what_may_be_collected_is_neither_used_nor_pinned_nor_current_or_previous(store: ImageStore) -> None:
+    for version in ("1", "2", "3", "4", "5"):
+        install(store, image(version))
+        store.switch("web", image(version))
+    install(store, image("1", job="gone"))
+    store.switch("gone", image("1", job="gone"))
+    store.mark("web", image("1").dirname, pinned=True)
+    found = store.unused({("web", image("2").dirname)}, {"web"})
+    assert [(meta["job"], meta["version"]) for meta in found] == [("gone", "1"), ("web", "3")]
+
+
+def test_a_twin_is_the_same_archive_unpacked_in_the_same_way(store: ImageStore) -> None:
+    made = {"owner": None, "allow": []}
+    install(store, image(job="one"), made=made)
+    twin = store.twin(image(job="two"), made)
+    assert twin
+    assert twin["path"] == store.path(image(job="one"))
+    assert store.twin(image(job="one"), made) is None, "a version is no twin of itself"
+    assert store.twin(image(job="two"), {**made, "owner": "archive"}) is None
+    assert store.twin(image(job="two", digit="b"), made) is None
+    store.mark("one", image().dirname, damaged="a: its content changed")
+    assert store.twin(image(job="two"), made) is None
 
 
 def test_discarding_takes_files_directories_and_nothing(store: ImageStore) -> None:
@@ -243,7 +281,7 @@ def test_the_trash_is_emptied_in_slices(store: ImageStore) -> None:
     for index in range(300):
         (path / f"{index}").mkdir()
         (path / f"{index}" / "file").touch()
-    store.remove("web")
+    store.remove_version("web", image().dirname)
     slices = 1
     while store.empty_trash(0.001):
         slices += 1

@@ -29,6 +29,7 @@ from maestro_py.lifecycle import (
     Start,
     Stop,
     Timer,
+    Unwell,
     step,
 )
 from maestro_py.spec.model import Ready as Readiness
@@ -57,6 +58,7 @@ EVENTS: dict[str, Event] = {
     "LaunchFailed for good": LaunchFailed("cannot launch job: no such file", lasting=True),
     "LaunchFailed for now": LaunchFailed("cannot launch job: no memory", lasting=False),
     "Ready": Ready(),
+    "Unwell": Unwell(Cause(Kind.HEALTH, "port 80 does not answer")),
     "Timer": Timer(),
     "Exited 0": Exited(Exit(code=0)),
     "Exited 3": Exited(Exit(code=3)),
@@ -113,6 +115,7 @@ ROWS: dict[str, tuple[str, str, str, str, str, str, str, str]] = {
     "LaunchFailed for good": ("=", "=", "FAILED", "=", "STOPPED", "=", "=", "="),
     "LaunchFailed for now": ("=", "=", "RESTARTING", "=", "STOPPED", "=", "=", "="),
     "Ready": ("=", "=", "RUNNING", "=", "=", "=", "=", "="),
+    "Unwell": ("=", "=", "=", "STOPPING terminate", "=", "=", "=", "="),
     "Timer": ("=", "=", "STOPPING kill", "=", "STOPPING kill", "=", "STARTING launch", "="),
     "Exited 0": ("=", "=", "RESTARTING", "STOPPED", "STOPPED", "=", "=", "="),
     "Exited 3": ("=", "=", "RESTARTING", "RESTARTING", "STOPPED", "=", "=", "="),

@@ -77,10 +77,16 @@ class Device:
     configs: dict[tuple[str, str], ConfigSpec] = field(default_factory=dict)
     where: dict[tuple[str, str], str] = field(default_factory=dict)  # the process a config lies with
     fetched: set[str] = field(default_factory=set)
+    previous: dict[str, str] = field(default_factory=dict)
 
     def facts(self) -> Is:
         return Is(
-            dict(self.processes), dict(self.jobs), dict(self.images), frozenset(self.installed), self.configs
+            dict(self.processes),
+            dict(self.jobs),
+            dict(self.images),
+            frozenset(self.installed),
+            self.configs,
+            dict(self.previous),
         )
 
     def plan(self, want: Wanted) -> Plan:
@@ -134,6 +140,9 @@ class Device:
         for name, actual in self.processes.items():
             uses = step.subject in {ref.job for ref in actual.process.images}
             assert not (uses and self.up(name)), f"{step.subject} was switched under {name}"
+        old = self.images.get(step.subject)
+        if old and old.dirname != new.dirname:
+            self.previous[step.subject] = old.dirname
         self.images[step.subject] = new
 
     def do_place_config(self, step: Any, want: Wanted) -> None:
@@ -175,12 +184,12 @@ class Device:
         self.configs = {key: c for key, c in self.configs.items() if key[0] != step.subject}
 
     def do_remove_image(self, step: Any, want: Wanted) -> None:
-        kept = want.images.get(step.subject)
-        self.installed = {
-            (job, name)
-            for job, name in self.installed
-            if job != step.subject or (kept and name == kept.dirname)
-        }
+        job = step.subject
+        kept = {want.images[job].dirname, self.previous.get(job, "")} if job in want.images else set()
+        self.installed = {(each, name) for each, name in self.installed if each != job or name in kept}
+        if job not in want.images:
+            self.images.pop(job, None)
+            self.previous.pop(job, None)
 
 
 def device_with(want: Wanted) -> Device:
@@ -520,9 +529,38 @@ def test_old_images_are_removed_last_and_only_when_asked() -> None:
     device = device_with(wanted([job("web")], [image("web", "1")]))
     new = wanted([job("web")], [image("web", "2")])
     assert Action.REMOVE_IMAGE not in {step.action for step in device.plan(new).steps}
-    plan = device.apply(replace(new, remove_old_images=True))
+    device.apply(replace(new, remove_old_images=True))
+    assert device.installed == {("web", image("web", v).dirname) for v in ("1", "2")}, (
+        "it may be gone back to"
+    )
+    newest = replace(wanted([job("web")], [image("web", "3")]), remove_old_images=True)
+    plan = device.apply(newest)
     assert steps(plan)[-1] == ("remove-image", "web")
-    assert not device.plan(replace(new, remove_old_images=True))
+    assert not device.plan(newest)
+
+
+def test_what_is_kept_is_never_removed() -> None:
+    device = device_with(wanted([job("web")], [image("web", "1")]))
+    new = replace(wanted([job("web")], [image("web", "2")]), remove_old_images=True)
+    device.installed.add(("web", "0-pinned"))
+    facts = replace(device.facts(), kept=frozenset({("web", "0-pinned")}))
+    assert Action.REMOVE_IMAGE not in {step.action for step in make_plan(facts, new).steps}
+
+
+def test_a_version_in_use_that_is_not_whole_comes_anew_and_its_process_is_restarted() -> None:
+    want = wanted([job("web"), job("other")], [image("web", "1")])
+    device = device_with(want)
+    device.installed.clear()
+    plan = device.plan(want)
+    assert steps(plan) == [
+        ("fetch-image", "web"),
+        ("stop", "web"),
+        ("switch-image", "web"),
+        ("start", "web"),
+    ]
+    assert reason(plan, Action.STOP) == "image web 1 is damaged and comes anew"
+    device.apply(want)
+    assert not device.plan(want)
 
 
 def test_ten_thousand_jobs_with_configs_are_planned_in_reasonable_time() -> None:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maestro_py.client import quote
-from maestro_py.daemon.router import MethodNotAllowed, Role, Route, Router, decode, parse_query
+from maestro_py.daemon.router import (
+    MethodNotAllowed,
+    Role,
+    Route,
+    Router,
+    bound,
+    check_query,
+    decode,
+    parse_query,
+)
 from maestro_py.errors import MaestroError, NotFound
 
 
@@ -87,17 +96,27 @@ def test_a_malformed_encoding_is_a_bad_request(path: str) -> None:
     assert caught.value.code == "bad-request"
 
 
-def test_handlers_may_be_named() -> None:
-    class Handlers:
+def test_handlers_are_bound_by_name() -> None:
+    class Jobs:
         def why(self) -> str:
             return "because"
 
-    table = Router([Route("GET", "/why", "why", Role.READ)], Handlers())
-    route, _ = table.match("GET", "/why")
+    class Handlers:
+        jobs = Jobs()
+
+    [route] = bound([Route("GET", "/why", "jobs.why", Role.READ)], Handlers())
     assert route.handler() == "because"
-    assert table.routes == (route,)
     with pytest.raises(AttributeError):
-        Router([Route("GET", "/why", "whay")], Handlers())
+        bound([Route("GET", "/why", "jobs.whay")], Handlers())
+
+
+def test_a_query_parameter_nobody_reads_is_refused() -> None:
+    check_query({"n": ["1"]}, {"n", "follow"})
+    with pytest.raises(MaestroError, match=r"'folow': it takes follow, n$") as caught:
+        check_query({"n": ["1"], "folow": [""]}, {"n", "follow"})
+    assert caught.value.code == "bad-request"
+    with pytest.raises(MaestroError, match="it takes none"):
+        check_query({"x": [""]}, ())
 
 
 @pytest.mark.parametrize(

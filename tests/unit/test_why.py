@@ -114,13 +114,43 @@ def test_it_waits_and_says_for_whom_and_why_they_are_not_ready() -> None:
     )
     assert lines == [
         "web waits for what it depends on.",
-        "It waits for auth, which is FAILED: no such file.",
+        "It waits for auth, which failed: no such file.",
         "It waits for db, which is in back-off for another 8s after 3 deaths: killed by SIGSEGV.",
-        "It waits for dns, which is STARTING.",
-        "gone is not known.",
+        "It waits for dns, which is starting and not ready yet.",
+        "It waits for gone, which is not known.",
     ]
 
 
 def test_a_version_that_is_held_back_is_told_whatever_the_state() -> None:
     lines = told(Life(State.RUNNING, running_since=NOW), held="checksum mismatch")
     assert lines[-1] == "Its newest version is not in force: checksum mismatch."
+
+
+def test_who_waits_for_one_that_waits_is_told_the_end_of_the_chain() -> None:
+    killed = Cause(Kind.OOM, "killed for memory, limit 10.0M, peak 10.0M")
+    others = {
+        "api": Life(State.WAITING_FOR_DEPS),
+        "db": Life(State.WAITING_FOR_DEPS),
+        "disk": Life(State.RESTARTING, killed, tries=3, timer=NOW + 12),
+        "net": Life(State.RUNNING, running_since=NOW),
+    }
+    needs = {"api": ["net", "db"], "db": ["disk"], "disk": [], "net": []}
+    lines = why(process(depends_on=("api",)), Life(State.WAITING_FOR_DEPS), others, NOW, needs=needs)
+    assert lines[1] == (
+        "It waits for api, which waits for db, which waits for disk, which is in back-off for another 12s "
+        "after 3 deaths: killed for memory, limit 10.0M, peak 10.0M."
+    )
+
+
+def test_a_circle_of_waiting_ends() -> None:
+    others = {"a": Life(State.WAITING_FOR_DEPS), "b": Life(State.WAITING_FOR_DEPS)}
+    needs = {"a": ["b"], "b": ["a"]}
+    lines = why(process(depends_on=("a",)), Life(State.WAITING_FOR_DEPS), others, NOW, needs=needs)
+    assert lines[1] == "It waits for a, which waits for b, which waits for what it depends on."
+
+
+def test_memory_is_told_beside_its_limit() -> None:
+    life = Life(State.RUNNING, running_since=NOW)
+    with_limit = why(process(), life, {}, NOW, memory=(5 << 20, 9 << 20, 10 << 20))
+    assert with_limit[1] == "It uses 5.0M of memory, limit 10.0M, peak 9.0M."
+    assert len(why(process(), life, {}, NOW, memory=(5 << 20, None, None))) == 1

@@ -20,8 +20,10 @@ def test_logs_are_the_bytes_of_the_job(run: Any, daemon: Any, make: Any) -> None
 
 
 def test_followed_logs_as_json_are_lines(run: Any, daemon: Any, make: Any) -> None:
-    daemon.answers["GET", "/v1/jobs/web/logs"] = make.lines([b"one\ntw", b"o\n"])
+    answers = [make.lines([b"one\ntw", b"o\n"]), make.problem(404, "not-found", "no job web")]
+    daemon.answers["GET", "/v1/jobs/web/logs"] = lambda _: answers.pop(0)
     result = run("logs", "web", "-f", "--json")
+    assert result.status == 0
     assert [json.loads(line)["line"] for line in result.out.splitlines()] == ["one", "two"]
     assert daemon.requests[0].query["follow"] == ["1"]
 
@@ -114,7 +116,7 @@ def test_images_are_listed(run: Any, daemon: Any) -> None:
     image = {
         "job": "web",
         "version": "1",
-        "checksum": "ab" * 32,
+        "checksum": {"type": "sha256sum", "value": "ab" * 32},
         "path": "/i",
         "size": 1 << 20,
         "current": True,

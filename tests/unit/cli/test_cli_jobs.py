@@ -176,7 +176,8 @@ def test_members_of_one_process_restart_it_once(run: Any, daemon: Any, make: Any
         daemon.answers["GET", f"/v1/tasks/t-{name}"] = make.lines([make.task(task_id="t-" + name)])
     result = run("restart", "a", "b", "c")
     assert result.status == 0
-    assert result.out == "b is in one process with a\nrestarted a\nrestarted c\n"
+    assert result.out == "restarted a\nrestarted c\n"
+    assert result.err == "maestro: b is in one process with a\n"
 
 
 def test_an_action_gives_up_waiting_when_told_to(run: Any, daemon: Any, make: Any) -> None:

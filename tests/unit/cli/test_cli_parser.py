@@ -19,7 +19,7 @@ def test_options_may_stand_before_between_and_after_the_words() -> None:
         call = parse(line.split())
         assert call.command is not None
         assert call.command.name == "logs"
-        assert call.text("job") == "web"
+        assert call.many("job") == ["web"]
         assert call.flag("follow")
         assert call.flag("json")
         assert call.count("lines") == 5
@@ -117,7 +117,7 @@ def test_no_command_line_breaks_the_parser(words: list[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_every_command_has_a_function_and_help_that_fits(command: object) -> None:
-    from maestro_py.cli.table import Command
+    from maestro_py.cli.grammar import Command
 
     assert isinstance(command, Command)
     module = importlib.import_module(f"maestro_py.cli.{command.family}")

@@ -187,7 +187,14 @@ def test_generators_without_a_place_or_content_are_left_out() -> None:
         {
             "static_file_generators": [
                 {"name": "a", "output_file": "/tmp/{{ARCH}}.out", "template": "x {{cwd}}"},
-                {"name": "b", "output_file": "/b", "template_file": "{{thisdir}}/b.in"},
+                {
+                    "name": "b",
+                    "output_file": "/b",
+                    "template_file": "{{thisdir}}/b.in",
+                    "mode": "640",
+                    "user": "root",
+                    "group": 0,
+                },
                 {"name": "c", "output_file": "/c", "template": "{{ARCH}}"},
                 {"template": "x"},
             ]
@@ -196,7 +203,7 @@ def test_generators_without_a_place_or_content_are_left_out() -> None:
     )
     assert config.generators == (
         FileGenerator("a", "/tmp/arm.out", template="x /work"),
-        FileGenerator("b", "/b", template_file="/opt/m/b.in"),
+        FileGenerator("b", "/b", template_file="/opt/m/b.in", mode=0o640, user="root", group=0),
         FileGenerator("c", "/c", template="arm"),
     )
     assert warnings == ["static_file_generators: without an output file or content, ignored: 3"]

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from maestro_py.spec.documents import check_references
-from maestro_py.spec.model import ConfigSpec, ImageSpec, JobSpec, Settings, TemplateSpec
+from maestro_py.spec.model import (
+    ConfigSpec,
+    Credentials,
+    ImageSpec,
+    JobSpec,
+    Secret,
+    Settings,
+    TemplateSpec,
+)
 
 HOST = TemplateSpec("host", exec_cmd="node", send_composite_jobs_to_stdin=True)
 
@@ -154,6 +162,21 @@ def test_a_config_that_nothing_defines_is_a_warning() -> None:
 def test_a_member_with_nothing_to_load_is_a_warning() -> None:
     _, warnings = check(member("m1", exec_cmd=""))
     assert warnings == ['jobs["m1"]: has no exec_cmd and no image: composite "c" has nothing to load for it']
+
+
+def test_credentials_name_a_secret_of_the_job_or_its_template() -> None:
+    def asked(secret: str) -> ImageSpec:
+        return ImageSpec("a", "1", "http://x/y", credentials=Credentials("bearer", secret))
+
+    settings = Settings(secrets=(Secret("token", data="x"),))
+    assert check(job("a", settings=settings), images=(asked("token"),)) == ([], [])
+    template = TemplateSpec("t", settings=settings)
+    of_template = job("a", container_template="t")
+    assert check(of_template, templates=(template,), images=(asked("token"),)) == ([], [])
+    errors, _ = check(job("a", settings=settings), images=(asked("tokn"),))
+    assert errors == [
+        'images["a"].credentials.secret: job "a" has no secret called "tokn" (did you mean `token`?)'
+    ]
 
 
 def test_members_that_disagree_are_told() -> None:

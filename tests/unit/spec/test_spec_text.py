@@ -134,6 +134,23 @@ def test_what_yaml_may_not_have_is_named(text: bytes | str, why: str, line: int)
         assert problem.line == line
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("!!timestamp x", "a value is not what its tag says"),
+        ("!!bool x", "a value is not what its tag says"),
+        ("a: 0x" + "9" * 5000, "a number of so many digits is nothing a document may have"),
+        ("!!float " + "x" * 5000, "could not convert string to float"),
+        ("!!binary \u2028\ufeffx", "not valid YAML"),
+    ],
+)
+def test_odd_tags_and_numbers_are_refused_in_few_words_a_terminal_can_show(text: str, why: str) -> None:
+    problem = refused(load_yaml, text)
+    assert why in problem.message
+    assert problem.message.isprintable()
+    assert len(problem.message) < 600
+
+
 def test_an_unquoted_variable_gets_a_hint() -> None:
     problem = refused(load_yaml, "a: 1\nb: {{NAME}}\n")
     assert problem.line == 2
