@@ -44,6 +44,9 @@ IN_CLOSE_WRITE = 0x8
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 
+# include/linux/splice.h
+SPLICE_F_NONBLOCK = 2
+
 # include/uapi/linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_GET_PDEATHSIG = 2
@@ -166,6 +169,12 @@ def inotify(paths: Sequence[str], events: int) -> int:
     return fd
 
 
+def tee(source: int, target: int, size: int) -> int:
+    """tee(2): copy up to `size` bytes from one pipe into another and leave them there. Never waits."""
+    load()
+    return _check(_libc.tee(source, target, _ctypes.c_size_t(size), SPLICE_F_NONBLOCK), "tee")
+
+
 def prctl(option: int, argument: int = 0, second: int = 0) -> int:
     """prctl(2) with one or two arguments, the others 0."""
     load()
@@ -269,6 +278,18 @@ def pidfd_exit_status(pidfd: int) -> int | None:
         return None
     fields = _PIDFD_INFO.unpack(request)
     return int(fields[-1]) & 0xFFFF if fields[0] & PIDFD_INFO_EXIT else None
+
+
+def zombie_status(pid: int) -> int | None:
+    """Return the wait status of a process that ended and is not reaped yet; None when there is none.
+
+    Field 52 of proc_pid_stat(5), which reads 0 for whoever may not trace the process.
+    """
+    try:
+        fields = stat_fields(pid)
+        return int(fields[49]) if fields[0] == b"Z" else None
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def _read(path: str) -> bytes:

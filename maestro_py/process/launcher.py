@@ -10,10 +10,11 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from maestro_py.errors import MaestroError, Unsupported
+from maestro_py.faultpoint import reach
 from maestro_py.process import accounts, capabilities, isolation, kernel, netns, stage
 from maestro_py.process.stage import LaunchSpec
 from maestro_py.process.steps import (
@@ -84,12 +85,15 @@ def prepare(
     stderr_fd: int,
     cgroup_fds: Sequence[int] = (),
     private_network: netns.PrivateNetwork | None = None,
+    shown: Sequence[tuple[str, str]] = (),
+    passed: Sequence[tuple[int, int]] = (),
 ) -> LaunchSpec:
     """Return everything the child of `process` will do, in order.
 
     who: what `accounts.credentials` said, when that was asked before. cgroup_fds are open cgroup.procs
-    files to enter. private_network is what a process with `network: private` joins. Raises MaestroError
-    for what cannot work (an unknown user) and Unsupported for what this daemon may not do.
+    files to enter. private_network is what a process with a network of its own joins. shown: (path of the
+    device, where it is seen) in a root of its own. passed: (descriptor, its number in the process).
+    Raises MaestroError for what cannot work (an unknown user), Unsupported for what this daemon may not do.
     """
     if not process.argv or not process.argv[0]:
         raise MaestroError(f"cannot run {process.name}: no program is given")
@@ -107,7 +111,7 @@ def prepare(
         steps.append(OomScoreAdj(process.oom_score_adj))
     steps.append(Umask(process.umask))
     steps += netns.steps(process, private_network)
-    steps += isolation.view(process, who, netns.files(process, private_network))
+    steps += isolation.view(process, who, (*netns.files(process, private_network), *shown))
     steps += _rlimits(process.rlimits, process.name)
     if cgroup_fds:  # after all that might fail, before the right to write there is given up
         steps.append(JoinCgroups(tuple(cgroup_fds)))
@@ -123,12 +127,12 @@ def prepare(
         end, parent = (signal.SIGKILL, 0) if own_pids else (signal.SIGTERM, os.getpid())
         steps.append(ParentDeath(end, parent))
     steps += isolation.last_steps(process, who)
-    env = dict(reversed(process.env))  # the first of two entries wins, as it does for getenv(3)
-    if process.inherit_env:
-        env = {**daemon_env, **env}
+    env: dict[str, str] = {}
+    for name, value in (*process.env, *(daemon_env.items() if process.inherit_env else ())):
+        env.setdefault(name, value)  # the first of two entries wins, as it does for getenv(3)
     path = env.get("PATH", daemon_env.get("PATH", DEFAULT_PATH))
     spec = _spec(process.name, process.argv, env, path, (stdin_fd, stdout_fd, stderr_fd), steps)
-    return replace(spec, own_pids=True) if own_pids else spec
+    return replace(spec, own_pids=own_pids, passed=tuple(passed))
 
 
 def owner(process: ResolvedProcess) -> tuple[int, int]:
@@ -211,10 +215,13 @@ def stdin_file(text: str) -> int:
     return fd
 
 
-def start(spec: LaunchSpec, *, cgroup_fd: int | None = None) -> Launch:
+def start(
+    spec: LaunchSpec, *, cgroup_fd: int | None = None, record: Callable[[Launch], object] | None = None
+) -> Launch:
     """Fork the child of `spec`, into the cgroup v2 directory `cgroup_fd` when given; do not wait for exec.
 
-    Raises StartError when the fork itself fails.
+    record: called when there is a child; it executes nothing before that returned, and never if this
+    process ends meanwhile. Raises StartError when the fork itself fails.
     """
     if cgroup_fd is not None or spec.own_pids or any(step.libc for step in spec.steps):
         kernel.load()
@@ -223,8 +230,11 @@ def start(spec: LaunchSpec, *, cgroup_fd: int | None = None) -> Launch:
     except OSError as error:
         raise StartError(spec.name, error) from None
     pid = pidfd = -1
+    leave: tuple[int, int] | None = None
     reset = stage.handled()
     try:
+        if record:
+            leave = os.pipe2(os.O_CLOEXEC)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, stage.SIGNALS)
         try:
             if cgroup_fd is not None or spec.own_pids:
@@ -232,14 +242,20 @@ def start(spec: LaunchSpec, *, cgroup_fd: int | None = None) -> Launch:
             else:
                 pid = os.fork()
             if pid == 0:
-                stage.run(spec, writing, reset)
+                stage.run(spec, writing, reset, leave)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writing)
         writing = -1
         if pidfd < 0:
             pidfd = os.pidfd_open(pid)
-        return Launch(pid, pidfd, reading, kernel.start_ticks(pid))
+        launch = Launch(pid, pidfd, reading, kernel.start_ticks(pid))
+        if record and leave:
+            reach("process.launch.forked")
+            record(launch)
+            reach("process.launch.recorded")
+            os.write(leave[1], b"!")  # we hold the other end too, so it cannot be broken
+        return launch
     except OSError as error:
         for fd in (reading, writing, pidfd):
             if fd >= 0:
@@ -248,6 +264,9 @@ def start(spec: LaunchSpec, *, cgroup_fd: int | None = None) -> Launch:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         raise StartError(spec.name, error) from None
+    finally:
+        for fd in leave or ():
+            os.close(fd)
 
 
 def _fork_into(cgroup_fd: int | None, spec: LaunchSpec) -> tuple[int, int, LaunchSpec]:

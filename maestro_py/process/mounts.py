@@ -52,8 +52,12 @@ class Bind:
     def mount(self, source: int) -> None:
         """Mount what is open as `source`."""
         kernel.mount(f"/proc/self/fd/{source}", self.target, None, kernel.MS_BIND | kernel.MS_REC)
+        seen = os.open(self.target, os.O_PATH | os.O_CLOEXEC)
+        if not os.path.sameopenfile(seen, source):
+            raise _moved(self.target)
         if self.flags:
-            restrict(self.target, self.flags)
+            restrict(f"/proc/self/fd/{seen}", self.flags)
+        os.close(seen)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,18 @@ class Tmpfs:
         """Mount it."""
         size = f",size={self.size}" if self.size else ""
         data = f"mode={self.mode:o},uid={self.uid},gid={self.gid}{size}"
+        before = os.stat(self.target)
         kernel.mount("tmpfs", self.target, "tmpfs", QUIET, data)
+        if os.stat(self.target).st_dev == before.st_dev:
+            raise _moved(self.target)
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """Files in memory that only one user can read: (name, content) each."""
+    """Files in memory that only one user can read: (name, content) each.
+
+    Filled where no other process can move anything, then shown at `target` (see `root`).
+    """
 
     target: str
     files: tuple[tuple[str, bytes], ...]
@@ -105,6 +115,11 @@ class Secrets:
 
 
 Mounted = Bind | Tmpfs | Secrets
+
+
+def _moved(path: str) -> OSError:
+    """Whoever shares the root may move what is at `path` while it is mounted on."""
+    return OSError(errno.EBUSY, "it was moved while it was mounted on", path)
 
 
 def restrict(path: str, flags: int) -> None:
@@ -219,10 +234,7 @@ def seal(rules: Sequence[tuple[str, int]], done: set[str]) -> None:
     rules = sorted(rules, key=lambda rule: len(rule[0]), reverse=True)
     for line in _mountinfo().splitlines():
         words = line.split(b" ")
-        name = words[4]
-        if b"\\" in name:  # as \040: white space and the backslash itself
-            name = name.decode("unicode_escape").encode("latin-1")
-        point = os.fsdecode(name)
+        point = os.fsdecode(_unescaped(words[4]))
         if point in done:
             continue
         has = sum(_FLAGS.get(option, 0) for option in words[5].split(b","))
@@ -233,6 +245,15 @@ def seal(rules: Sequence[tuple[str, int]], done: set[str]) -> None:
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
                     raise  # those three: hidden under another mount, so the process cannot reach it
+
+
+def _unescaped(name: bytes) -> bytes:
+    """Return a path of mountinfo with `\\040` and the like (white space, the backslash) as they are.
+
+    By hand: a codec would be imported now, from a root that may hold no Python.
+    """
+    first, *rest = name.split(b"\\")
+    return first + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
 
 
 def _mountinfo() -> bytes:

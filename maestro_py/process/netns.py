@@ -114,12 +114,12 @@ def steps(process: ResolvedProcess, private: PrivateNetwork | None) -> list[Step
         why = f"maestrod runs as user {os.geteuid()}, and only root may make networks"
         hint = "run maestrod as root, or leave `network` out"
         raise Unsupported(f"cannot run {process.name} with network {mode}: {why}", hint=hint)
-    if mode == "none":
+    if mode == "none" and private is None:
         return [OwnNetwork()]
     if private is None:
         raise MaestroError(f"cannot run {process.name}: its private network is not there")
     joined: list[Step] = [JoinNetwork(private.fd)]
-    if not process.root.strip("/"):
+    if private.files and not process.root.strip("/"):
         joined.append(ShowFiles(private.files))
     return joined
 

@@ -15,6 +15,11 @@ class Matcher:
         self.string = string
         self._held = b""
 
+    @property
+    def held(self) -> int:
+        """Number of bytes held back."""
+        return len(self._held)
+
     def feed(self, data: bytes) -> tuple[bytes, bool, bytes]:
         """Return (what is not part of the string, whether it was found, what follows it).
 

@@ -6,9 +6,10 @@ SIGPIPE, no end of file, and what was written meanwhile is still there. The daem
 open read-write too, so that the death of a process is no endless hang-up for the poll loop; that
 everything was read is known by draining, that nobody writes any more by the processes being gone.
 
-While the OK string is awaited, stdout goes through Python; everything else goes from FIFO to file
-inside the kernel. A log that cannot be written (disk full) never blocks a process: its output is
-then dropped and counted.
+Bytes go from FIFO to file inside the kernel, in one system call: at no moment are they in neither, so
+the daemon may be killed at any. What has to be looked at, for the OK string or for the end of a line
+where a file ends, is looked at in a copy. A log that cannot be written (disk full) never blocks a
+process: its output is then dropped and counted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import stat
 import time
 
 from maestro_py.errors import MaestroError
+from maestro_py.process import kernel
 from maestro_py.process.logfile import index_path, log_path, read_index
+from maestro_py.process.logtimes import Marker
 from maestro_py.process.okstring import Matcher
 from maestro_py.spec.model import safe_name
 
@@ -31,6 +34,9 @@ _INDEX_SIZE = 16 << 10  # the index is cut back to the latest incarnations when 
 _INDEX_KEPT = 200
 # What splice(2) answers where the file system of the log does not support it.
 _NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+_copies: tuple[int, ...] = ()  # the pipe that takes what is looked at
 
 
 class Output:
@@ -62,14 +68,14 @@ class Output:
         self.dropped = 0
         self._log_dir = log_dir
         self._max_files = max(1, max_files)
-        self._seam = min(_SEAM, max(1, max_size // 2))
-        self._rotate_at = max(1, max_size - self._seam)
+        self.resize(max_size)
         self._matcher = Matcher(ok_string) if ok_string else None
         self._unreported = 0
         self._log = -1
         self._size = 0
         self._base = 0
         self._splice = True
+        self._skip = 0  # bytes of the OK string that are still in the FIFO
         self._paths = tuple(os.path.join(run_dir, safe_name(name) + end) for end in (".out", ".err"))
         self._fds: tuple[int, ...] = ()
         try:
@@ -85,6 +91,7 @@ class Output:
             except OSError:
                 pass  # over this user's share of pipe memory: the usual 64 KiB do
         self._base = read_index(log_dir, name).base
+        self._marker = Marker(log_dir, name)
         self._open_log()
 
     @property
@@ -132,29 +139,40 @@ class Output:
     def pump(self, fd: int, budget: int = 1 << 20) -> bool:
         """Move what is in `fd` to the log, at most `budget` bytes; return True when the OK string came.
 
-        Never blocks. What is over the budget is left for the next turn of the poll loop.
+        Never blocks. What is over the budget is left for the next turn of the poll loop, and so is the
+        OK string itself and what follows it: until the caller has noted it, it can be found again.
         """
-        found = False
-        while budget > 0:
+        found, before = False, self.position
+        if self._skip and fd == self._fds[0]:
+            os.read(fd, self._skip)
+            self._skip = 0
+        while budget > 0 and not found:
             if self._matcher is not None and fd == self._fds[0]:
                 asked = min(budget, _CHUNK)
-                moved, came = self._search(fd, asked)
-                found |= came
+                moved, found = self._search(fd, asked)
             else:
                 asked = min(budget, max(self._rotate_at - self._size, 1))
                 moved = self._move(fd, asked)
             if moved < asked:
                 break
             budget -= moved
+        if self.position != before:
+            self._marker.note(before)
         return found
 
     def finish(self) -> bool:
         """Take everything that is left once the process is gone; True when the OK string was in it."""
-        found = False
-        for fd in self._fds:
-            found |= self.pump(fd)
+        found = self.pump(self._fds[0])
+        if found:
+            self.pump(self._fds[0])
+        self.pump(self._fds[1])
         self.flush()
         return found
+
+    def resize(self, max_size: int) -> None:
+        """Rotate at another size from now on."""
+        self._seam = min(_SEAM, max(1, max_size // 2))
+        self._rotate_at = max(1, max_size - self._seam)
 
     def flush(self) -> None:
         """Log what is held back as a possible beginning of the OK string."""
@@ -192,23 +210,33 @@ class Output:
 
     def _search(self, fd: int, asked: int) -> tuple[int, bool]:
         assert self._matcher is not None
-        try:
-            data = os.read(fd, asked)
-        except BlockingIOError:
-            return 0, False
+        held, data = self._matcher.held, self._peek(fd, asked)
         passed, found, rest = self._matcher.feed(data)
-        self._write(passed)
+        self._write(passed[:held])
+        self._write(passed[held:], fd)
+        left = len(data) - len(passed[held:])  # in the FIFO: part of the string, and what follows it
         if found:
             self._matcher = None
-            self._write(rest)
+            self._skip = left - len(rest)
+        elif left:
+            os.read(fd, left)  # held back
         return len(data), found
+
+    def _peek(self, fd: int, size: int) -> bytes:
+        """Return up to `size` bytes that are in a FIFO, and stay there."""
+        global _copies
+        if not _copies:
+            _copies = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return os.read(_copies[0], kernel.tee(fd, _copies[1], size))
+        except BlockingIOError:
+            return b""
 
     def _move(self, fd: int, asked: int) -> int:
         """Move up to `asked` bytes and return how many left the FIFO."""
         if self._splice and self._size < self._rotate_at and self._ready():
             try:
-                # flag 2 is SPLICE_F_NONBLOCK (include/linux/splice.h)
-                moved = os.splice(fd, self._log, asked, flags=2)
+                moved = os.splice(fd, self._log, asked, flags=kernel.SPLICE_F_NONBLOCK)
                 self._size += moved
                 return moved
             except BlockingIOError:
@@ -218,20 +246,20 @@ class Output:
                     self._splice = False
                 else:
                     self._fail(error)
-        try:
-            # at the end of a file a small piece, to find the end of the line in it
-            data = os.read(fd, min(asked, PIPE_SIZE) if self._size < self._rotate_at else self._seam)
-        except BlockingIOError:
-            return 0
-        self._write(data)
+        # at the end of a file a small piece, to find the end of the line in it
+        data = self._peek(fd, min(asked, _CHUNK) if self._size < self._rotate_at else self._seam)
+        self._write(data, fd)
         return len(data)
 
-    def _write(self, data: bytes) -> None:
-        """Write to the log, rotating where a line ends at or after the rotation point; drop on error."""
+    def _write(self, data: bytes, fd: int = -1) -> None:
+        """Write to the log, rotating where a line ends at or after the rotation point; drop on error.
+
+        fd: the FIFO in which the data is still; it leaves it on the way.
+        """
         rest = memoryview(data)
         while rest:
             if not self._ready():
-                self._drop(len(rest))
+                self._drop(len(rest), fd)
                 return
             room = self._rotate_at - self._size
             if room > 0:
@@ -242,15 +270,29 @@ class Output:
                 if self._line_ended():
                     piece = rest[:0]
             try:
-                written = os.write(self._log, piece) if piece else 0
+                written = self._put(piece, fd) if piece else 0
             except OSError as error:
                 self._fail(error)
-                self._drop(len(rest))
+                self._drop(len(rest), fd)
                 return
             self._size += written
             rest = rest[written:]
             if room <= 0 and written == len(piece):
                 self._rotate()
+
+    def _put(self, piece: memoryview, fd: int) -> int:
+        """Write bytes to the log; return how many. Raises OSError."""
+        if fd >= 0 and self._splice:
+            try:
+                return os.splice(fd, self._log, len(piece), flags=kernel.SPLICE_F_NONBLOCK)
+            except OSError as error:
+                if error.errno not in _NO_SPLICE:
+                    raise
+                self._splice = False
+        written = os.write(self._log, piece)
+        if fd >= 0:
+            os.read(fd, written)  # after it was written: better twice than never
+        return written
 
     def _line_ended(self) -> bool:
         return os.pread(self._log, 1, self._size - 1) == b"\n"
@@ -260,7 +302,9 @@ class Output:
     def _fail(self, error: OSError) -> None:
         self.error = f"cannot log {self.name}: {error.strerror}"
 
-    def _drop(self, count: int) -> None:
+    def _drop(self, count: int, fd: int) -> None:
+        if fd >= 0:
+            os.read(fd, count)
         self.dropped += count
         self._unreported += count
 

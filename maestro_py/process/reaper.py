@@ -23,20 +23,25 @@ def _exit(info: os.waitid_result) -> Exit:
 def wait(pid: int, pidfd: int) -> Exit | None:
     """Return how the process behind `pidfd` ended, reaping it when it is a child; None while it lives.
 
-    For a process of somebody else it answers once that one has reaped it, with the status where the
-    kernel keeps it (Linux 6.15), else with an unknown exit. Such a pidfd is readable before that:
-    wait for its hang-up where 6.15 gives one, else ask again later.
+    A process of somebody else has ended once its pidfd is readable. Its status is in /proc until it is
+    reaped and with the pidfd after that (Linux 6.15); on older kernels a quick burial leaves it unknown.
     """
     try:
         info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
-        status = kernel.pidfd_exit_status(pidfd)
-        if status is not None:
-            return Exit.from_wait_status(status)
-        return None if alive(pidfd) else Exit()
+        return _exit_of_stranger(pid, pidfd)
     except OSError:  # EINVAL: pidfds came in 5.3, waiting for one in 5.4
         info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
     return _exit(info) if info is not None else None
+
+
+def _exit_of_stranger(pid: int, pidfd: int) -> Exit | None:
+    status = kernel.zombie_status(pid)
+    if status is None or not alive(pidfd):  # reaped meanwhile: what /proc told may be another's
+        status = kernel.pidfd_exit_status(pidfd)
+    if status is not None:
+        return Exit.from_wait_status(status)
+    return None if alive(pidfd) else Exit()
 
 
 def send_signal(pidfd: int, number: int) -> bool:

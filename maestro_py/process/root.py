@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from maestro_py.process import kernel, mounts
-from maestro_py.process.mounts import Bind, Mounted, Tmpfs
+from maestro_py.process.mounts import Bind, Mounted, Secrets, Tmpfs
 
 _NO_NAMESPACES = (errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.ENOSPC)
 _OWN_NAMES = kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
@@ -57,9 +57,9 @@ class MakeRoot:
             self._plain(refused)
             return
         old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        todo = _open_sources(self.mounted)
-        devices = mounts.device_nodes(self.devices)
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        todo = _open_sources([_filled_aside(item) for item in self.mounted])
+        devices = mounts.device_nodes(self.devices)
         kernel.mount(self.root, self.root, None, kernel.MS_BIND | kernel.MS_REC)
         os.chdir(self.root)
         new = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -162,6 +162,18 @@ def _own_namespace() -> OSError | None:
                 raise
             refused = error
     return refused
+
+
+_ASIDE = "/proc"
+"""A directory of the old root, which is ours alone by then and gone soon: no one else gets there."""
+
+
+def _filled_aside(item: Mounted) -> Mounted:
+    """Return secrets as a mount like others: in the new root others could have them written elsewhere."""
+    if not isinstance(item, Secrets):
+        return item
+    replace(item, target=_ASIDE).mount(-1)
+    return Bind(_ASIDE, item.target)
 
 
 def _open_sources(mounted: Sequence[Mounted]) -> list[tuple[Mounted, int, bool]]:

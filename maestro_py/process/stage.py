@@ -37,7 +37,7 @@ class LaunchSpec:
 
     argv[0] without a slash is looked up in `path`, in the child, where the root has changed. The
     three files stay the caller's; the child gets copies as 0, 1 and 2. own_pids: it is process 1 of a
-    pid namespace of its own.
+    pid namespace of its own. passed: (descriptor, its number in the program) of further files.
     """
 
     name: str
@@ -49,6 +49,7 @@ class LaunchSpec:
     stderr: int
     steps: tuple[Step, ...]
     own_pids: bool = False
+    passed: tuple[tuple[int, int], ...] = ()
 
 
 def handled() -> tuple[int, ...]:
@@ -56,11 +57,17 @@ def handled() -> tuple[int, ...]:
     return tuple(number for number in _RESET if signal.getsignal(number) is not signal.SIG_DFL)
 
 
-def run(spec: LaunchSpec, report: int, reset: tuple[int, ...]) -> NoReturn:
-    """Become the program of `spec`, or write a record to `report` and exit. For a forked child only."""
+def run(spec: LaunchSpec, report: int, reset: tuple[int, ...], leave: tuple[int, int] | None) -> NoReturn:
+    """Become the program of `spec`, or write a record to `report` and exit. For a forked child only.
+
+    leave: the ends of a pipe on which the parent gives leave to execute the program; without a parent
+    to give it, nothing is executed.
+    """
     name, doing = "launch", "launch"
     try:
         gc.disable()  # a collection would copy the daemon's whole heap
+        if leave:
+            os.close(leave[1])
         signal.set_wakeup_fd(-1)
         for number in reset:
             signal.signal(number, signal.SIG_DFL)
@@ -76,14 +83,29 @@ def run(spec: LaunchSpec, report: int, reset: tuple[int, ...]) -> NoReturn:
                 doing = step.describe()
                 raise
         name, doing = "exec", f"execute {os.fsdecode(spec.argv[0])}"
-        os.closerange(3, report)
-        os.closerange(report + 1, _MAX_FD)
+        if leave and not os.read(leave[0], 1):
+            os._exit(FAILED)
+        numbers = [number for _, number in spec.passed]
+        if report in numbers:
+            report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, max(numbers) + 1)
+        for fd, number in spec.passed:
+            os.dup2(fd, number)
+            os.set_inheritable(number, True)  # dup2(2) of a descriptor to itself does nothing
+        _close_all_but(report, *numbers)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _execute(spec)
     except BaseException as error:
         _report(report, name, doing, error)
     finally:
         os._exit(FAILED)
+
+
+def _close_all_but(*kept: int) -> None:
+    low = 3
+    for fd in sorted(kept):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, _MAX_FD)
 
 
 def _above_stdio(fd: int) -> int:

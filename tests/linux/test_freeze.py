@@ -214,14 +214,21 @@ def test_the_daemon_ends_with_its_paused_jobs(daemon: Daemon, counter: Counter) 
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_a_paused_job_left_by_a_crashed_daemon_is_not_run_twice(daemon: Daemon, counter: Counter) -> None:
+def test_a_paused_job_stays_paused_over_a_crash_of_the_daemon(daemon: Daemon, counter: Counter) -> None:
     pid = paused(daemon, counter)
     daemon.crash()
     daemon.start()
     row = daemon.wait_state("app", "RUNNING")
-    assert row["pid"] != pid
-    assert not lives(pid)
+    assert row["pid"] == pid
+    assert row["paused"]
+    assert not counter.counts(0.1)
+    daemon.do("app", "resume")
     assert counter.counts()
+    daemon.do("app", "pause")
+    daemon.crash()
+    daemon.start()
+    assert daemon.do("app", "stop")["status"] == "complete"
+    assert not lives(pid)
 
 
 def lives(pid: int) -> bool:

@@ -159,7 +159,7 @@ def test_ordinary_programs_run_under_the_filter() -> None:
         "a, b = socket.socketpair(); a.send(b'x'); print(b.recv(1))\n"
         "asyncio.run(asyncio.sleep(0)); print(sqlite3.connect(':memory:').execute('select 1').fetchone())\n"
         "with tempfile.TemporaryFile() as f: f.write(b'x'); os.fsync(f.fileno())\n"
-        "os.kill(os.getpid(), 0); os.setpriority(os.PRIO_PROCESS, 0, 1); print('end')"
+        "os.kill(os.getpid(), 0); os.setpriority(os.PRIO_PROCESS, 0, 19); print('end')"
     )
     result = run(process(PYTHON, "-c", "import os\n" + code, user="nobody", seccomp="default"))
     assert result.out.decode().splitlines() == ["thread", "0", "b'x'", "(1,)", "end"], result.out.decode()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.jail import attack, make_jail
+from support.jail import USR, attack, make_jail
 from support.launching import process, run
 
 from maestro_py.errors import MaestroError
@@ -82,7 +82,8 @@ def test_a_mount_is_read_only_and_without_devices_unless_said(place: Path, jail:
 
 def test_what_is_mounted_below_a_mount_is_restricted_too(place: Path, jail: Path) -> None:
     """A bind takes the mounts below it along; each has flags of its own."""
-    inner = place / "outer" / "in ner"
+    name = "in\t \\ner\n\\040"  # as mountinfo escapes it
+    inner = place / "outer" / name
     inner.mkdir(parents=True)
     code = (
         "import os, sys; from maestro_py.process import kernel; from pathlib import Path\n"
@@ -91,8 +92,8 @@ def test_what_is_mounted_below_a_mount_is_restricted_too(place: Path, jail: Path
         "from maestro_py.spec.model import Mount\n"
         "kernel.unshare(kernel.CLONE_NEWNS)\n"
         "kernel.mount('none', '/', None, kernel.MS_REC | kernel.MS_PRIVATE)\n"
-        "kernel.mount('tmpfs', sys.argv[2] + '/in ner', 'tmpfs', 0)\n"
-        "write = \"open('/shown/in ner/x', 'w').write('x')\\nprint('got it')\"\n"
+        "kernel.mount('tmpfs', sys.argv[2] + sys.argv[4], 'tmpfs', 0)\n"
+        "write = f\"open({'/shown' + sys.argv[4] + '/x'!r}, 'w').write('x')\\nprint('got it')\"\n"
         "for options in ('rw',), ('ro',):\n"
         "    print(attack(write, jail=Path(sys.argv[3]), mounts=(Mount(sys.argv[2], '/shown', options),)))\n"
         "print(attack(\"open('/x', 'w')\", read_only_root=True))\n"
@@ -100,7 +101,7 @@ def test_what_is_mounted_below_a_mount_is_restricted_too(place: Path, jail: Path
     )
     tests = str(Path(__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", code, tests, str(place / "outer"), str(jail)],
+        [sys.executable, "-c", code, tests, str(place / "outer"), str(jail), f"/{name}"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(tests).parent)},
@@ -355,6 +356,34 @@ def test_secrets_are_nowhere_on_the_device(place: Path) -> None:
     attack("print(1)", **fields)
     assert os.listdir(place / "run/secrets") == []
     assert stat.S_IMODE(os.stat(place / "run/secrets").st_mode) == 0o700
+
+
+def test_a_secret_is_not_written_where_another_process_of_the_same_root_wants_it(jail: Path) -> None:
+    """Without the care taken, a third of these launches left it there."""
+    usual, other = jail / "run/maestro/secrets", jail / "other"
+    usual.mkdir(parents=True)
+    (jail / "theirs").mkdir()
+    other.symlink_to("/theirs")
+    swaps = (
+        "import ctypes, sys\n"
+        "swap = ctypes.CDLL(None).renameat2\n"
+        "print(flush=True)\n"
+        "while True: swap(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2)\n"
+    )
+    command = [sys.executable, "-I", "-S", "-c", swaps, str(usual), str(other)]
+    attacker = subprocess.Popen(command, stdout=subprocess.PIPE)
+    with attacker:
+        try:
+            assert attacker.stdout
+            assert attacker.stdout.readline()
+            for _ in range(50):
+                rooted = {"root": str(jail), "mounts": (USR,)}
+                wish = process("/usr/bin/true", secrets=(KEY,), secrets_dir=SECRETS_INSIDE, **rooted)
+                failure = run(wish).failure
+                assert failure is None or failure.path == SECRETS_INSIDE, failure
+        finally:
+            attacker.kill()
+    assert list(jail.rglob("key")) == []
 
 
 def test_a_large_secret_fits(place: Path, jail: Path) -> None:

@@ -51,7 +51,7 @@ def test_defaults_of_a_job(daemon: Daemon) -> None:
     assert found["uids"] == [0, 0, 0]
     assert found["umask"] == 0o022
     assert found["cwd"] == "/"
-    assert found["nice"] == 0
+    assert found["nice"] == os.getpriority(os.PRIO_PROCESS, 0)
     assert found["pgid"] == found["pid"]
     assert found["sid"] != found["pid"]
     assert found["blocked"]

@@ -203,3 +203,29 @@ def test_daemon_of_another_user_is_administered_by_that_user_and_root(public_pat
             daemon.apply(document(job("app", user="root")))
     finally:
         daemon.close()
+
+
+def test_groups_of_the_config_file_give_each_its_role(make_public_daemon: Callable[..., Daemon]) -> None:
+    groups = {"read": "games", "operate": "mail", "admin": "news"}
+    daemon = make_public_daemon("".join(f"{role}_group: {name}\n" for role, name in groups.items()))
+    daemon.run(document(job("app")))
+
+    def allowed(role: str, routes: list[tuple[str, str]]) -> set[bool]:
+        gid = gid_of(groups[role])
+        statuses = {ask_as(STRANGER, daemon.socket, *route, groups=(gid,)).status for route in routes}
+        return {status != 403 for status in statuses}
+
+    writing = [("POST", "/v1/apply"), ("POST", "/v1/check?nonsense")]
+    assert allowed("read", READS) == {True}
+    assert allowed("read", OPERATIONS) == {False}
+    assert allowed("operate", [*READS, *OPERATIONS]) == {True}
+    assert allowed("operate", writing[:1]) == {False}
+    assert allowed("admin", [*READS, *OPERATIONS, *writing]) == {True}
+
+
+def test_a_group_that_is_not_there_has_no_members(make_public_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_public_daemon("admin_group: nonesuch-group\nread_group: games\n")
+    games = gid_of("games")
+    assert ask_as(STRANGER, daemon.socket, "GET", "/v1/status", groups=(games,)).status == 200
+    assert ask_as(STRANGER, daemon.socket, "POST", "/v1/apply", groups=(games,)).status == 403
+    assert ask_as(STRANGER, daemon.socket, "GET", "/v1/status").status == 403

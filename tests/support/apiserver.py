@@ -10,7 +10,7 @@ from typing import Any
 
 from maestro_py.daemon.http import Peer, Server
 from maestro_py.daemon.loop import Loop
-from maestro_py.daemon.router import Role, Route, Router
+from maestro_py.daemon.router import Role, Route, Router, bound
 
 
 class ApiServer:
@@ -31,7 +31,7 @@ class ApiServer:
         self.loop.on_error = lambda task, error: self.errors.append((f"loop: {task}", error))
         self.server = Server(
             self.loop,
-            Router(routes, handlers),
+            Router(bound(routes, handlers) if handlers else routes),
             on_error=lambda what, error: self.errors.append((what, error)),
             role_of=role_of,
             **limits,

@@ -216,10 +216,3 @@ def patched(line: str) -> tuple[str, ...]:
         "-c",
         f"{line}\nfrom maestro_py.daemon import main\nraise SystemExit(main.main())",
     )
-
-
-def patient(**constants: float) -> tuple[str, ...]:
-    """Return a maestrod whose downloads have other constants, as patient(READ_TIMEOUT=1)."""
-    lines = ["from maestro_py.daemon import fetching"]
-    lines += [f"fetching.{name}; fetching.{name} = {value!r}" for name, value in constants.items()]
-    return patched("; ".join(lines))

@@ -60,6 +60,11 @@ def launched(spec: launcher.LaunchSpec, **options: Any) -> Iterator[Launch]:
         os.close(launch.report_fd)
 
 
+def spec_of(*argv: str) -> launcher.LaunchSpec:
+    """Return the launch of a program with the test's own standard files."""
+    return launcher.prepare(process(*argv), daemon_env={}, stdin_fd=0, stdout_fd=1, stderr_fd=2)
+
+
 def run(
     what: ResolvedProcess, *, env: dict[str, str] | None = None, cgroup_fds: tuple[int, ...] = ()
 ) -> Result:

@@ -12,7 +12,8 @@ import json
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from typing import Any
 class Answer:
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def json(self) -> Any:
@@ -33,19 +35,28 @@ class _Connection(http.client.HTTPConnection):
         self.path = path
 
     def connect(self) -> None:
+        if ":" in self.path and "/" not in self.path:
+            host, _, port = self.path.rpartition(":")
+            self.sock = socket.create_connection((host.strip("[]"), int(port)), self.timeout)
+            return
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
 
 
-def ask(path: Path | str, method: str, target: str, body: object = None) -> Answer:
-    """Return the answer; a body of bytes is sent as it is, any other as JSON."""
+def ask(path: Path | str, method: str, target: str, body: object = None, **headers: str) -> Answer:
+    """Return the answer; a body of bytes is sent as it is, any other as JSON.
+
+    path: of the socket, or host:port. headers: `if_none_match="x"` is sent as If-None-Match: x.
+    """
     connection = _Connection(str(path))
     try:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection.request(method, target, data)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, target, data, sent)
         response = connection.getresponse()
-        return Answer(response.status, response.read())
+        got = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, response.read(), got)
     finally:
         connection.close()
 

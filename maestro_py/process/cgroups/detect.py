@@ -43,6 +43,24 @@ def detect(
     return ScanCgroups(base, "the control groups are mounted read-only")
 
 
+def member_files(pid: int, *, mounts: str = "/proc/self/mountinfo") -> list[str]:
+    """Return the `cgroup.procs` files of the groups a process is in and this one is not.
+
+    Who is written to all of them shares its limits and its end. Raises OSError when it is gone.
+    """
+    theirs, own = f"/proc/{pid}/cgroup", "/proc/self/cgroup"
+    v1, v2 = _mounted(mounts)
+    trees = [(where, root, name) for name, (where, root) in v1.items()]
+    if v2:
+        trees.append((*v2, ""))
+    found: dict[str, None] = {}
+    for where, root, name in trees:
+        below = _below(root, theirs, name)
+        if below != _below(root, own, name):
+            found[f"{where}{below}/cgroup.procs"] = None
+    return list(found)
+
+
 _Mount = tuple[str, str]
 """(directory, root within the tree) of a mounted tree."""
 

@@ -70,6 +70,10 @@ class Cgroup(ABC):
     def pids(self) -> list[int]:
         """Return the processes in the group, groups below it included."""
 
+    def holds(self, pid: int) -> bool:
+        """Return whether a process is in the group; also true where no group could tell."""
+        return pid in self.pids()
+
     def populated(self) -> bool:
         """Return whether anything in the group is alive."""
         return bool(self.pids())
@@ -93,6 +97,10 @@ class Cgroup(ABC):
     def memory(self) -> Memory:
         """Return what the kernel accounts to the group."""
         return Memory()
+
+    def directory(self, controller: str) -> str | None:
+        """Return where a controller would count what the group uses; None where there is no group for it."""
+        return None
 
     def oom_kills(self) -> int:
         """Return how many of its processes the kernel has killed for lack of memory."""

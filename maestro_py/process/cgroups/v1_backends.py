@@ -36,6 +36,10 @@ class _Limited(Cgroup):
         """Return what is accounted; nothing when no memory limit put it into a group."""
         return self._v1.memory()
 
+    def directory(self, controller: str) -> str | None:
+        """Return the v1 group, or else what tracks it."""
+        return self._v1.directories.get(controller) or super().directory(controller)
+
     def oom_kills(self) -> int:
         """Return the count since the group was made."""
         return self._v1.oom_kills()
@@ -139,6 +143,10 @@ class V1Cgroup(_Limited, ScanCgroup):
     def pids(self) -> list[int]:
         """Return what is in the groups, or else what a scan finds."""
         return self._v1.pids() if self._v1.directories else super().pids()
+
+    def holds(self, pid: int) -> bool:
+        """Return whether a process is in the groups, if there are any."""
+        return pid in self._v1.pids() if self._v1.directories else super().holds(pid)
 
     def kill(self) -> None:
         """SIGKILL everything, behind the freezer where the process is in one."""

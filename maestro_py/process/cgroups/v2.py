@@ -120,6 +120,10 @@ class V2Cgroup(Cgroup):
             self._oom_kills + (files.keyed("memory.events", "oom_kill", self._dir) or 0),
         )
 
+    def directory(self, controller: str) -> str | None:
+        """Return the one directory; which files it has depends on the controllers that are enabled."""
+        return self._path
+
     def oom_kills(self) -> int:
         """Return the count since the group was first made, groups below it included."""
         return self._oom_kills + (files.keyed("memory.events", "oom_kill", self._dir) or 0)
