@@ -2,24 +2,28 @@
 """Reading archives: what is in them, one member after the other, and what may be unpacked at all.
 
 tarfile and zipfile only read headers here; nothing of theirs writes to disk. Everything a header says is
-checked before a member is handed out, so that the writer deals with plain relative paths, ordinary
-modes and four kinds of members. Memory does not grow with a tar archive's size.
+checked before a member is handed out, so that the writer deals with plain relative paths and with what
+is allowed: `devices`, `fifos`, `setuid` bits and `capabilities` are refused unless the caller names them.
+Memory does not grow with a tar archive's size.
 """
 
 from __future__ import annotations
 
+import binascii
 import os
 import stat
+import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 from maestro_py.images.decompress import MAGIC, Broken, Plain
 
 FILE, DIRECTORY, SYMLINK, HARDLINK = "file", "directory", "symbolic link", "hard link"
+CHARACTERS, BLOCKS, FIFO = "character device", "block device", "FIFO"
 
 FAMILIES = {"tarball": "tar", "devicejs_tarball": "tar", "zip": "zip", "devicejs_zip": "zip"}
 """Image types and the kind of archive each one means."""
@@ -47,6 +51,9 @@ class Refused(Exception):
 class Member:
     """One entry. parts: path below the root, never empty; mtime: unix seconds; target: of either link.
 
+    owner: as the archive says, (uid, gid); device: number of a device node; capabilities: value of the
+    extended attribute.
+
     `copy(fd)` writes a file's bytes; call it at most once, before the next member is asked for.
     """
 
@@ -57,6 +64,9 @@ class Member:
     size: int = 0
     target: str = ""
     copy: Callable[[int], None] = lambda fd: None
+    owner: tuple[int, int] = (0, 0)
+    device: int = 0
+    capabilities: bytes = b""
 
     @property
     def name(self) -> str:
@@ -114,21 +124,31 @@ def _check_text(member: str, text: str, what: str, longest: int) -> None:
         raise Refused(member, f"{what} has a control character in it")
 
 
-def _check_mode(member: str, mode: int, kind: str) -> int:
-    for bit, name in ((stat.S_ISUID, "setuid"), (stat.S_ISGID, "setgid")):
-        if mode & bit and kind != SYMLINK:
-            raise Refused(member, f"it has the {name} bit")
-    return mode & (0o1777 if kind == DIRECTORY else 0o777)
+def _not_allowed(what: str) -> str:
+    return f"and `image_allow` of its job does not have `{what}`"
+
+
+def _check_mode(member: str, mode: int, kind: str, allow: Collection[str]) -> int:
+    special = 0 if kind == SYMLINK else stat.S_ISUID | stat.S_ISGID
+    if "setuid" not in allow:
+        for bit, name in ((stat.S_ISUID, "setuid"), (stat.S_ISGID, "setgid")):
+            if mode & bit & special:
+                raise Refused(member, f"it has the {name} bit, {_not_allowed('setuid')}")
+    return mode & (special | (0o1777 if kind == DIRECTORY else 0o777))
 
 
 # ---- tar
 
 
 class _Stream:
-    """A forward-only file over a descriptor, in the form tarfile wants, with a way around it for data."""
+    """A forward-only file over a descriptor, in the form tarfile wants, with a way around it for data.
 
-    def __init__(self, fd: int) -> None:
+    limit: bytes it may have at most.
+    """
+
+    def __init__(self, fd: int, limit: int) -> None:
         self._fd = fd
+        self._limit = limit
         self._buffer = memoryview(bytearray(BUFFER))
         self._start = self._end = 0
         self._offset = 0
@@ -145,6 +165,8 @@ class _Stream:
         found = self._buffer[self._start : self._start + size]
         self._start += size
         self._offset += size
+        if self._offset > self._limit:
+            raise Broken(f"more than {self._limit} bytes come out of it")
         return found
 
     def read(self, count: int) -> bytes:
@@ -176,9 +198,12 @@ class _Stream:
                 piece = piece[os.write(fd, piece) :]
 
 
-def read_tar(plain: Plain) -> Iterator[Member]:
-    """Yield the members of a tar archive. Raises Refused and Broken, each at the member concerned."""
-    stream = _Stream(plain.fd)
+def read_tar(plain: Plain, allow: Collection[str] = (), limit: int = sys.maxsize) -> Iterator[Member]:
+    """Yield the members of a tar archive. Raises Refused and Broken, each at the member concerned.
+
+    limit: bytes the archive may have once it is not compressed any more.
+    """
+    stream = _Stream(plain.fd, limit)
     tar: tarfile.TarFile | None = None
     while True:
         try:
@@ -194,7 +219,7 @@ def read_tar(plain: Plain) -> Iterator[Member]:
             raise Broken(f"damaged header near byte {stream.tell()} of the tar archive") from error
         if info is None:
             break
-        member = _tar_member(info, stream)
+        member = _tar_member(info, stream, allow)
         if member.parts:
             yield member
     if len(stream.block) < BLOCK:
@@ -220,22 +245,25 @@ _TAR_KINDS = {
     tarfile.DIRTYPE: DIRECTORY,
     tarfile.SYMTYPE: SYMLINK,
     tarfile.LNKTYPE: HARDLINK,
+    tarfile.CHRTYPE: CHARACTERS,
+    tarfile.BLKTYPE: BLOCKS,
+    tarfile.FIFOTYPE: FIFO,
 }
-_TAR_NAMES = {
-    tarfile.CHRTYPE: "a character device",
-    tarfile.BLKTYPE: "a block device",
-    tarfile.FIFOTYPE: "a FIFO",
-}
+_ONLY_IF_ALLOWED = {CHARACTERS: "devices", BLOCKS: "devices", FIFO: "fifos"}
+_CAPABILITIES = "SCHILY.xattr.security.capability", "LIBARCHIVE.xattr.security.capability"
 
 
-def _tar_member(info: tarfile.TarInfo, stream: _Stream) -> Member:
+def _tar_member(info: tarfile.TarInfo, stream: _Stream, allow: Collection[str]) -> Member:
     kind = _TAR_KINDS.get(info.type)
     if info.sparse is not None or info.type == tarfile.GNUTYPE_SPARSE:
         raise Refused(info.name, "it is a sparse file; pack it without --sparse")
     if kind is None:
-        raise Refused(info.name, f"it is {_TAR_NAMES.get(info.type, f'of an unknown type {info.type!r}')}")
-    if "SCHILY.xattr.security.capability" in info.pax_headers:
-        raise Refused(info.name, "it has file capabilities")
+        raise Refused(info.name, f"it is of an unknown type {info.type!r}")
+    needed = _ONLY_IF_ALLOWED.get(kind, "")
+    if needed and needed not in allow:
+        raise Refused(info.name, f"it is a {kind}, {_not_allowed(needed)}")
+    if "capabilities" not in allow and any(name in info.pax_headers for name in _CAPABILITIES):
+        raise Refused(info.name, f"it has file capabilities, {_not_allowed('capabilities')}")
     if info.size < 0:
         raise Refused(info.name, "its size is negative")
     parts = split_path(info.name)
@@ -243,11 +271,41 @@ def _tar_member(info: tarfile.TarInfo, stream: _Stream) -> Member:
         raise Refused(info.name, f"the root itself as a {kind}")
     if kind in (SYMLINK, HARDLINK):
         _check_text(info.name, info.linkname, "its target", MAX_TARGET)
-    mode = _check_mode(info.name, info.mode, kind)
+    mode = _check_mode(info.name, info.mode, kind, allow)
+    owner = (info.uid, info.gid)
+    if kind in (CHARACTERS, BLOCKS):
+        return Member(parts, kind, mode, info.mtime, owner=owner, device=_device(info))
     if kind != FILE:
-        return Member(parts, kind, mode, info.mtime, target=info.linkname)
-    size = info.size
-    return Member(parts, FILE, mode, info.mtime, size, copy=lambda fd: stream.copy(size, fd))
+        return Member(parts, kind, mode, info.mtime, target=info.linkname, owner=owner)
+    size, capabilities = info.size, _capabilities(info)
+    return Member(
+        parts,
+        FILE,
+        mode,
+        info.mtime,
+        size,
+        copy=lambda fd: stream.copy(size, fd),
+        owner=owner,
+        capabilities=capabilities,
+    )
+
+
+def _device(info: tarfile.TarInfo) -> int:
+    try:
+        return os.makedev(info.devmajor, info.devminor)
+    except (OverflowError, ValueError):
+        raise Refused(info.name, "its device number is not valid") from None
+
+
+def _capabilities(info: tarfile.TarInfo) -> bytes:
+    """Return the value of the attribute: as it is by star and GNU tar, in base64 by libarchive."""
+    plain, encoded = (info.pax_headers.get(name) for name in _CAPABILITIES)
+    if plain is not None:
+        return plain.encode("utf-8", "surrogateescape")
+    try:
+        return binascii.a2b_base64(encoded or "")
+    except ValueError:
+        raise Refused(info.name, "its file capabilities are not valid") from None
 
 
 # ---- zip
@@ -255,21 +313,23 @@ def _tar_member(info: tarfile.TarInfo, stream: _Stream) -> Member:
 _UNIX_SYSTEMS = (3, 19)  # APPNOTE 4.4.2: Unix and macOS put a mode into the upper half of the attributes
 
 
-def read_zip(fd: int) -> Iterator[Member]:
+def read_zip(fd: int, allow: Collection[str] = ()) -> Iterator[Member]:
     """Yield the members of a zip archive. Raises Refused and Broken, each at the member concerned."""
     try:
         with open(fd, "rb", closefd=False) as file, zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
-                member = _zip_member(info, archive)
+                member = _zip_member(info, archive, allow)
                 if member.parts:
                     yield member
     except (Refused, Broken, OSError, MemoryError):
         raise
     except Exception as error:  # zipfile meets hostile headers with more than BadZipFile
-        raise Broken(f"the zip directory at its end is missing or damaged ({error})") from error
+        raise Broken(
+            f"the zip directory at its end is missing or damaged ({printable(str(error))})"
+        ) from error
 
 
-def _zip_member(info: zipfile.ZipInfo, archive: zipfile.ZipFile) -> Member:
+def _zip_member(info: zipfile.ZipInfo, archive: zipfile.ZipFile, allow: Collection[str]) -> Member:
     name = info.orig_filename  # `filename` is cut at a NUL
     mode = info.external_attr >> 16 if info.create_system in _UNIX_SYSTEMS else 0
     file_type = stat.S_IFMT(mode)
@@ -283,7 +343,8 @@ def _zip_member(info: zipfile.ZipInfo, archive: zipfile.ZipFile) -> Member:
         raise Refused(name, f"the root itself as a {kind}")
     if info.flag_bits & 1:
         raise Refused(name, "it is encrypted")
-    permissions = _check_mode(name, stat.S_IMODE(mode), kind) or (0o755 if kind == DIRECTORY else 0o644)
+    permissions = _check_mode(name, stat.S_IMODE(mode), kind, allow)
+    permissions = permissions or (0o755 if kind == DIRECTORY else 0o644)
     mtime = time.mktime((*info.date_time, 0, 0, -1)) if info.date_time[1] else 0.0  # zip keeps local time
     if kind == DIRECTORY:
         return Member(parts, kind, permissions, mtime)
@@ -308,16 +369,18 @@ def _zip_open(info: zipfile.ZipInfo, archive: zipfile.ZipFile) -> Any:
     try:
         return archive.open(info)
     except NotImplementedError as error:
-        raise Refused(info.orig_filename, f"its compression cannot be undone: {error}") from error
+        raise Refused(
+            info.orig_filename, f"its compression cannot be undone: {printable(str(error))}"
+        ) from error
     except Exception as error:
-        raise Refused(info.orig_filename, f"its data are damaged: {error}") from error
+        raise Refused(info.orig_filename, f"its data are damaged: {printable(str(error))}") from error
 
 
 def _zip_read(info: zipfile.ZipInfo, data: Any) -> bytes:
     try:
         return cast("bytes", data.read(BUFFER))
     except Exception as error:
-        raise Refused(info.orig_filename, f"its data are damaged: {error}") from error
+        raise Refused(info.orig_filename, f"its data are damaged: {printable(str(error))}") from error
 
 
 def _zip_copy(info: zipfile.ZipInfo, archive: zipfile.ZipFile, fd: int) -> None:

@@ -1,129 +1,157 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Helper program: download one file and verify it while it arrives.
+"""Helper program: one try to bring a file here, going on where an earlier one was cut.
 
 `python -m maestro_py.images.fetch`, request on stdin, lines on stdout as in `maestro_py.helper`:
 
-    {"url", "dest",                 http, https or file; a path that does not exist yet
+    {"url",                         http, https or file
+     "part",                        where it arrives: `part` itself, and `part`.json that says what it is
+     "content",                     what proves the content afterwards, as its checksum; empty: nothing does
      "size", "max_size",            exact and greatest number of bytes; 0 or null: not said
-     "checksum": {"type", "value"}  sha256sum, sha512sum or md5sum; or null
      "connect_timeout", "read_timeout", "deadline",   seconds; read_timeout is per silence, deadline for all
+     "tls": {"ca_file", "client_cert", "client_key"},
+     "credentials": {"type", "user", "value" or "file"},
+     "user",                        whom to become once the files are open, when this is root
      "sync"}                        false: the caller can do without the file after a power cut
 
-The last line carries `bytes` and `sha256`. On any failure `dest` is removed. The body is taken as sent:
-no content encoding is asked for or undone, the checksum is that of the file on the server.
+The last line carries `bytes`, and `fetched`, what came over the line this time. A failure leaves what came:
+an error with `after` may be tried again. What arrives is not looked at here, `verify` does that: this
+program talks to servers nobody vouches for, and so has no rights. The body is taken as sent: no content
+encoding is asked for or undone.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import signal
 import stat
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from maestro_py import __version__, helper
-from maestro_py.errors import MaestroError, NotFound, TimedOut
+from maestro_py import helper
+from maestro_py.errors import MaestroError, NotFound, Passing, TimedOut
+from maestro_py.faultpoint import reach
+from maestro_py.images.answer import Answer, Cannot, StartAgain, shown
 from maestro_py.units import format_duration
 
-if TYPE_CHECKING:
-    import requests
+STATE_SUFFIX = ".json"
+CHUNK = 1 << 20
+SECRET_LIMIT = 64 << 10
+"""Bytes a file with a token or a password may have."""
 
-MAX_REDIRECTS = 5
-"""Redirects followed, never from https to http."""
-
-CHUNK_SMALLEST, CHUNK_LARGEST = 16 << 10, 1 << 20
-"""Bytes read at once: small on a slow line so that progress is seen, large on a quick one."""
-
-DIGESTS = {"sha256sum": "sha256", "sha512sum": "sha512", "md5sum": "md5"}
-"""Checksum types of an image definition, and the digest each means."""
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _Deadline(BaseException):
     """The time for the whole download is over; not an Exception, so that no library swallows it."""
 
 
-class _Cannot(Exception):
-    """A reason, still without the URL in front."""
-
-    def __init__(self, why: str, *, hint: str = "", kind: type[MaestroError] = MaestroError) -> None:
-        super().__init__(why)
-        self.hint = hint
-        self.kind = kind
-
-
 def fetch(request: helper.Request) -> dict[str, Any]:
-    """Download and verify; return `bytes` and `sha256`. Raises MaestroError that names URL and reason."""
-    url, dest = str(request["url"]), str(request["dest"])
-    deadline = float(request.get("deadline") or 0)
+    """Fetch; return `bytes` and `fetched`. Raises MaestroError that names URL and reason."""
+    url, deadline = str(request["url"]), float(request.get("deadline") or 0)
     signal.signal(signal.SIGALRM, _time_is_up)
     signal.setitimer(signal.ITIMER_REAL, deadline)
+    part = None
     try:
-        return _fetch(url, dest, request)
-    except _Cannot as error:
-        raise error.kind(f"cannot download {shown(url)}: {error}", hint=error.hint) from error
+        part = Part(str(request["part"]), str(request.get("content") or ""))
+        return _fetch(url, part, request)
+    except Cannot as error:
+        if error.kind is StartAgain and part:
+            part.forget()
+        text = f"cannot download {shown(url)}: {error}"
+        if error.after is not None:
+            raise Passing(text, hint=error.hint, code=error.kind.code, after=error.after) from error
+        raise error.kind(text, hint=error.hint) from error
     except _Deadline as error:
         raise TimedOut(
             f"cannot download {shown(url)}: it took longer than {format_duration(deadline)}"
         ) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if part:
+            part.close()
 
 
-def _fetch(url: str, dest: str, request: helper.Request) -> dict[str, Any]:
-    try:
-        fd = os.open(dest, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _Cannot(f"cannot create {dest}: {error.strerror}") from error
-    try:
+class Part:
+    """A file that arrives in pieces, and beside it what to ask the server by when it goes on.
+
+    Both stay open: whoever writes them later has no other way to them. Without something that proves the
+    content in the end, nothing of an earlier program is gone on with; the caller then removes the files.
+    """
+
+    def __init__(self, path: str, content: str) -> None:
+        self._content = content
         try:
-            total, chunks = _open(url, request)
-            return _receive(fd, total, chunks, request)
-        finally:
-            os.close(fd)
-    except BaseException:
-        os.unlink(dest)
-        raise
+            self.fd = os.open(path, _OPEN, 0o600)
+            self._state = os.open(path + STATE_SUFFIX, _OPEN, 0o600)
+        except OSError as error:
+            raise Cannot(f"cannot create {error.filename}: {error.strerror}") from error
+        try:
+            known = json.loads(os.pread(self._state, 1 << 16, 0))
+        except ValueError:
+            known = None
+        if not isinstance(known, dict) or known.get("content") != content:
+            known = {}
+            os.ftruncate(self.fd, 0)
+        self.size = os.fstat(self.fd).st_size
+        self.validator = str(known.get("etag") or known.get("modified") or "")
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self.fd)
+        os.close(self._state)
+
+    def forget(self) -> None:
+        """Drop what came so far."""
+        os.ftruncate(self.fd, 0)
+        os.ftruncate(self._state, 0)
+        self.size, self.validator = 0, ""
+
+    def begin(self, answer: Answer) -> None:
+        """Note what is coming, from byte `answer.start` on."""
+        os.ftruncate(self.fd, answer.start)
+        os.lseek(self.fd, answer.start, os.SEEK_SET)
+        state = {"content": self._content, "etag": answer.etag, "modified": answer.modified}
+        os.ftruncate(self._state, 0)
+        os.pwrite(self._state, json.dumps(state).encode(), 0)
 
 
-def _receive(fd: int, total: int | None, chunks: Iterator[bytes], request: helper.Request) -> dict[str, Any]:
-    size, largest = int(request.get("size") or 0), int(request.get("max_size") or 0)
-    checksum: Mapping[str, str] | None = request.get("checksum")
-    if checksum and checksum.get("type") not in DIGESTS:
-        raise _Cannot(
-            f"checksum type {checksum.get('type')!r} is not known, expected one of {', '.join(DIGESTS)}"
-        )
+def _fetch(url: str, part: Part, request: helper.Request) -> dict[str, Any]:
+    size = int(request.get("size") or 0)
+    answer = _open(url, part, size, request)
+    if answer is None:
+        return {"bytes": part.size, "fetched": 0}
+    reach("images.fetch.answered")
+    part.begin(answer)
+    count = _receive(part.fd, answer, size, int(request.get("max_size") or 0))
+    reach("images.fetch.received")
+    if request.get("sync", True):
+        os.fsync(part.fd)
+    return {"bytes": count, "fetched": count - answer.start}
+
+
+def _receive(fd: int, answer: Answer, size: int, largest: int) -> int:
+    total = answer.total
     if size and total is not None and total != size:
-        raise _Cannot(f"the server offers {total} bytes, expected {size}")
+        raise Cannot(f"the server offers {total} bytes, expected {size}")
     limit = min(n for n in (size, largest, sys.maxsize) if n)
     if total is not None and total > limit:
-        raise _Cannot(f"the server offers {total} bytes, at most {limit} are allowed")
-    sha256 = hashlib.sha256()
-    digest = DIGESTS[checksum["type"]] if checksum else "sha256"
-    other = None if digest == "sha256" else hashlib.new(digest, usedforsecurity=False)
-    progress, count = helper.Progress(), 0
-    for chunk in chunks:
+        raise Cannot(f"the server offers {total} bytes, at most {limit} are allowed")
+    count = answer.start
+    progress = helper.Progress(count)
+    for chunk in answer.chunks:
         count += len(chunk)
         if count > limit:
-            raise _Cannot(f"more than {limit} bytes arrive" + (", the size declared" if size else ""))
+            raise Cannot(f"more than {limit} bytes arrive" + (", the size declared" if size else ""))
         _write(fd, chunk)
-        sha256.update(chunk)
-        if other:
-            other.update(chunk)
         progress.report(count, total or size or None)
-    if (total is not None and count != total) or (size and count != size):
-        raise _Cannot(f"{count} of {total if total is not None else size} bytes arrived")
-    if checksum:
-        found, expected = (other or sha256).hexdigest(), checksum["value"].lower()
-        if found != expected:
-            raise _Cannot(f"checksum does not match: {digest} is {found}, expected {expected}")
-    if request.get("sync", True):
-        os.fsync(fd)
-    return {"bytes": count, "sha256": sha256.hexdigest()}
+    expected = size if total is None else total
+    if expected and count != expected:
+        raise Cannot(f"{count} of {expected} bytes arrived", after=0)
+    return count
 
 
 def _write(fd: int, chunk: bytes) -> None:
@@ -132,141 +160,71 @@ def _write(fd: int, chunk: bytes) -> None:
         while view:
             view = view[os.write(fd, view) :]
     except OSError as error:
-        raise _Cannot(f"cannot write to disk: {error.strerror}") from error
+        raise Cannot(f"cannot write to disk: {error.strerror}") from error
 
 
 # ---- where bytes come from
 
 
-def _open(url: str, request: helper.Request) -> tuple[int | None, Iterator[bytes]]:
-    """Return the announced length, if any, and the body in chunks."""
+def _open(url: str, part: Part, size: int, request: helper.Request) -> Answer | None:
+    """Return what comes; None when everything is here already."""
     scheme = urlsplit(url).scheme
     if scheme == "file":
         return _open_file(url)
     if scheme not in ("http", "https"):
-        raise _Cannot(f"the scheme is {scheme!r}, expected http, https or file")
-    return _open_http(url, request)
+        raise Cannot(f"the scheme is {scheme!r}, expected http, https or file")
+    if size and part.size == size:
+        return None
+    unproved = not request.get("content") and not part.validator
+    if (size and part.size > size) or unproved:
+        part.forget()
+    from maestro_py.images.transport import Connection  # 100 ms and more; a file URL does without
+
+    connection = Connection({**request, "credentials": _credentials(request)})
+    helper.give_up_root(request.get("user"))
+    return connection.get(url, part.size, part.validator)
 
 
-def _open_file(url: str) -> tuple[int, Iterator[bytes]]:
+def _credentials(request: helper.Request) -> dict[str, str] | None:
+    given: dict[str, str] | None = request.get("credentials")
+    if not given or "file" not in given:
+        return given
+    try:
+        with open(given["file"], encoding="utf-8") as file:
+            value = file.read(SECRET_LIMIT).strip("\r\n")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise Cannot(f"the secret in {given['file']} cannot be read: {why}") from error
+    if not value or not value.isprintable():
+        raise Cannot(f"the secret in {given['file']} is not one line of text")
+    return {**given, "value": value}
+
+
+def _open_file(url: str) -> Answer:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
-        raise _Cannot(f"a file URL names no host, this one names {parts.netloc!r}", hint="write file:///path")
+        raise Cannot(f"a file URL names no host, this one names {parts.netloc!r}", hint="write file:///path")
     try:
         fd = os.open(unquote(parts.path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         kind = NotFound if isinstance(error, FileNotFoundError) else MaestroError
-        raise _Cannot(str(why), kind=kind) from error
+        raise Cannot(str(why), kind=kind) from error
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         os.close(fd)
-        raise _Cannot("it is not a regular file")
-    return found.st_size, _file_chunks(fd)
+        raise Cannot("it is not a regular file")
+    return Answer(0, found.st_size, _file_chunks(fd))
 
 
 def _file_chunks(fd: int) -> Iterator[bytes]:
     try:
-        while chunk := os.read(fd, CHUNK_LARGEST):
+        while chunk := os.read(fd, CHUNK):
             yield chunk
     except OSError as error:
-        raise _Cannot(f"cannot read it: {error.strerror}") from error
+        raise Cannot(f"cannot read it: {error.strerror}") from error
     finally:
         os.close(fd)
-
-
-def _open_http(url: str, request: helper.Request) -> tuple[int | None, Iterator[bytes]]:
-    import requests  # 100 ms and more; a file URL does without
-
-    connect = float(request.get("connect_timeout") or 10)
-    silence = float(request.get("read_timeout") or 60)
-    session = requests.Session()
-    session.headers.update({"Accept-Encoding": "identity", "User-Agent": f"maestro-py/{__version__}"})
-    seen = {url}
-    while True:
-        try:
-            answer = session.get(url, stream=True, allow_redirects=False, timeout=(connect, silence))
-        except (requests.RequestException, OSError, ValueError) as error:
-            raise _cannot_connect(error, connect, silence) from error
-        target = session.get_redirect_target(answer)
-        if target is None:
-            break
-        answer.close()
-        target = urljoin(url, target)
-        if urlsplit(target).scheme not in ("http", "https"):
-            raise _Cannot(f"redirected to {shown(target)}, which is not http or https")
-        if url.startswith("https:") and not target.startswith("https:"):
-            raise _Cannot(f"redirected from https to {shown(target)}, which is not protected")
-        if target in seen:
-            raise _Cannot(f"redirects in a circle, back to {shown(target)}")
-        if len(seen) > MAX_REDIRECTS:
-            raise _Cannot(f"redirected more than {MAX_REDIRECTS} times")
-        seen.add(target)
-        url = target
-    if answer.status_code != 200:
-        kind = NotFound if answer.status_code in (404, 410) else MaestroError
-        raise _Cannot(f"the server answered {answer.status_code} {answer.reason or ''}".rstrip(), kind=kind)
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None, _http_chunks(answer, silence)
-
-
-def _http_chunks(answer: requests.Response, silence: float) -> Iterator[bytes]:
-    from urllib3.exceptions import HTTPError, ReadTimeoutError
-
-    answer.raw.enforce_content_length = False  # the receiver counts, and says how many of how many
-    # read1 gives what is there; without it (urllib3 1.x) a chunk must be full before it is counted
-    read = getattr(answer.raw, "read1", answer.raw.read)
-    chunk_size, count = CHUNK_SMALLEST, 0
-    while True:
-        began = time.monotonic()
-        try:
-            chunk = read(chunk_size, decode_content=False)
-        except ReadTimeoutError as error:
-            raise _Cannot(
-                f"nothing came for {format_duration(silence)} after {count} bytes", kind=TimedOut
-            ) from error
-        except (HTTPError, OSError) as error:
-            raise _Cannot(f"the connection was cut after {count} bytes: {_reason(error)}") from error
-        if not chunk:
-            return
-        count += len(chunk)
-        quick = time.monotonic() - began < 0.05
-        chunk_size = min(chunk_size * 2, CHUNK_LARGEST) if quick else max(chunk_size // 2, CHUNK_SMALLEST)
-        yield chunk
-
-
-def _cannot_connect(error: Exception, connect: float, silence: float) -> _Cannot:
-    import requests
-
-    if isinstance(error, requests.ConnectTimeout):
-        return _Cannot(f"no connection within {format_duration(connect)}", kind=TimedOut)
-    if isinstance(error, requests.ReadTimeout):
-        return _Cannot(f"the server did not answer within {format_duration(silence)}", kind=TimedOut)
-    return _Cannot(_reason(error))
-
-
-def _reason(error: BaseException) -> str:
-    """Return the words of the system below the layers that wrapped its error."""
-    seen: list[BaseException] = []
-    queue: list[object] = [error]
-    while queue:
-        found = queue.pop(0)
-        if not isinstance(found, BaseException) or any(found is one for one in seen):
-            continue
-        seen.append(found)
-        verify = getattr(found, "verify_message", "")
-        if verify:
-            return f"the server's certificate is not accepted: {verify}"
-        if isinstance(found, OSError) and found.strerror:
-            return str(found.strerror)
-        queue += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
-    return str(seen[-1]) or type(error).__name__
-
-
-def shown(url: str) -> str:
-    """Return a URL as it may be shown: without user and password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 
 
 def _time_is_up(number: int, frame: FrameType | None) -> None:

@@ -6,12 +6,16 @@
     {"archive", "dest",             a path, and a directory that does not exist yet
      "image_type",                  tarball, devicejs_tarball, zip or devicejs_zip
      "max_bytes", "max_entries",    0 or null: no limit, and MAX_ENTRIES
-     "owner": {"uid", "gid"},       of everything; null: whoever runs this
-     "allow": [],                   "absolute-links": for a tree that will be a root of its own
+     "max_ratio",                   times its own size it may unpack to; 0 or null: no limit
+     "owner": {"uid", "gid"},       of everything; "archive": as it says; null: whoever runs this
+     "allow": [],                   "devices", "fifos", "setuid", "capabilities", and "absolute-links" for a
+                                    tree that will be a root of its own
+     "checks",                      what it must be before one byte is unpacked, as `verify` has it; or null
+     "sums",                        file for the checksums of what was unpacked; none when left out
      "name"}                        what messages call the archive; its path when left out
 
 Progress counts bytes of the archive. The last line carries `bytes` and `entries` unpacked. When it comes,
-everything is on disk. On any failure `dest` is gone completely.
+everything is on disk. On any failure `dest` is gone completely; `sums` is for the caller to take away.
 """
 
 from __future__ import annotations
@@ -21,15 +25,20 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 from maestro_py import helper
 from maestro_py.errors import MaestroError, Unsupported
+from maestro_py.faultpoint import reach
 from maestro_py.images.archive import (
+    BLOCKS,
+    CHARACTERS,
     DIRECTORY,
     FAMILIES,
+    FIFO,
     FILE,
     HARDLINK,
+    MAX_TRAILER,
     SYMLINK,
     Member,
     Refused,
@@ -40,19 +49,38 @@ from maestro_py.images.archive import (
     split_path,
 )
 from maestro_py.images.decompress import Broken, Plain
-from maestro_py.images.store import remove_tree
+from maestro_py.images.files import remove_tree
+from maestro_py.images.links import Links, Parts
+from maestro_py.images.manifest import Sums
+from maestro_py.images.verify import verify
 
 MAX_ENTRIES = 200_000
 """Files, directories and links one image may have when the request does not say."""
 
-MAX_LINK_STEPS = 1000
-"""Components looked at while one link is followed."""
+RATIO_FREE = 64 << 20
+"""Bytes an archive may unpack to whatever its own size is."""
 
-_TYPES = {FILE: stat.S_IFREG, HARDLINK: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
+ARCHIVE: Final = "archive"
+"""Owner of each file: as the archive says."""
+
+MAX_ID = (1 << 32) - 2
+"""Greatest user or group number; 2^32-1 means "leave it" to chown(2)."""
+
+_TYPES = {
+    FILE: stat.S_IFREG,
+    HARDLINK: stat.S_IFREG,
+    DIRECTORY: stat.S_IFDIR,
+    SYMLINK: stat.S_IFLNK,
+    CHARACTERS: stat.S_IFCHR,
+    BLOCKS: stat.S_IFBLK,
+    FIFO: stat.S_IFIFO,
+}
+_NODES = (CHARACTERS, BLOCKS, FIFO)
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-Parts = tuple[str, ...]
+Owner = tuple[int, int] | None
+"""(uid, gid); None: whoever runs this."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +89,24 @@ class Limits:
 
     max_entries: int = MAX_ENTRIES
     max_bytes: int = sys.maxsize
-    owner: tuple[int, int] | None = None
-    absolute_links: bool = False
+    max_plain: int = sys.maxsize  # bytes a tar archive may have once it is not compressed any more
+    owner: Owner | Literal["archive"] = None
+    allow: frozenset[str] = frozenset()
 
 
 class Tree:
     """Writes members below a new directory, always relative to descriptors that follow no link."""
 
-    def __init__(self, dest: str, limits: Limits) -> None:
+    def __init__(self, dest: str, limits: Limits, sums: Sums | None = None) -> None:
         os.mkdir(dest, 0o700)
+        self._sums = sums
         self.entries = self.bytes = 0
         self._limits = limits
-        self._owner = limits.owner
         self._root = os.open(dest, _OPEN_DIR)
         self._open: list[tuple[str, int]] = []  # the directory last used, from the root down
-        self._directories: dict[Parts, tuple[int, float]] = {}  # mode and mtime, given at the end
-        self._links: dict[Parts, str] = {}
+        # mode, mtime and owner, given at the end
+        self._directories: dict[Parts, tuple[int, float, Owner]] = {}
+        self._links = Links(absolute="absolute-links" in limits.allow)
 
     def close(self) -> None:
         """Close every descriptor."""
@@ -105,16 +135,15 @@ class Tree:
 
     def finish(self) -> None:
         """Check every link again, give directories their modes and times, and bring everything to disk."""
-        for parts in self._links:
-            self._check_link(parts)
+        self._links.check()
         for parts in sorted(self._directories, reverse=True):  # what is inside first
-            mode, mtime = self._directories[parts]
+            mode, mtime, owner = self._directories[parts]
             fd = self._directory(parts, "/".join(parts))
-            self._own(fd)
+            _own(fd, owner)
             os.fchmod(fd, mode)
             os.utime(fd, ns=_times(mtime))
         self._close_below(0)
-        self._own(self._root)
+        _own(self._root, self._owner(None))
         os.fchmod(self._root, 0o755)
         if ctypes.CDLL(None, use_errno=True).syncfs(self._root) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -127,26 +156,52 @@ class Tree:
     def _create(self, member: Member, parent: int, name: str) -> None:
         if member.kind == SYMLINK:
             os.symlink(member.target, name, dir_fd=parent)
-            self._links[member.parts] = member.target
-            self._check_link(member.parts)  # to stop early; a later link may change where it leads
-            if self._owner:
-                os.chown(name, *self._owner, dir_fd=parent, follow_symlinks=False)
-            os.utime(name, ns=_times(member.mtime), dir_fd=parent, follow_symlinks=False)
+            self._links.add(member.parts, member.target)
+            if self._sums:
+                self._sums.link(member.name, member.target)
+            self._finish_by_name(member, parent, name)
         elif member.kind == HARDLINK:
             self._hard_link(member)
+        elif member.kind in _NODES:
+            os.mknod(name, _TYPES[member.kind] | member.mode, member.device, dir_fd=parent)
+            self._finish_by_name(member, parent, name)
         else:
-            fd = os.open(name, _NEW_FILE, member.mode, dir_fd=parent)
+            fd = os.open(name, _NEW_FILE, member.mode & 0o777, dir_fd=parent)
             try:
                 member.copy(fd)
-                self._own(fd)
+                if self._sums:
+                    self._sums.file(member.name, fd)
+                _own(fd, self._owner(member))
+                if member.mode & ~0o777:  # a change of owner would take these away
+                    os.fchmod(fd, member.mode)
+                if member.capabilities:
+                    os.setxattr(fd, "security.capability", member.capabilities)
                 os.utime(fd, ns=_times(member.mtime))
             finally:
                 os.close(fd)
+
+    def _finish_by_name(self, member: Member, parent: int, name: str) -> None:
+        owner = self._owner(member)
+        if owner:
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+            if member.kind != SYMLINK and member.mode & ~0o777:
+                os.chmod(name, member.mode, dir_fd=parent)  # just made here: a node, never a link
+        os.utime(name, ns=_times(member.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _owner(self, member: Member | None) -> Owner:
+        """Return who gets a member; one that is not in the archive gets the daemon's or everybody's owner."""
+        if self._limits.owner != ARCHIVE:
+            return self._limits.owner
+        if member and not all(0 <= number <= MAX_ID for number in member.owner):
+            raise Refused(member.name, "its owner is not valid")
+        return member.owner if member else None
 
     def _hard_link(self, member: Member) -> None:
         target = _split_target(member)
         if target == member.parts:
             raise Refused(member.name, "it is a hard link to itself")
+        if not target:
+            raise Refused(member.name, "it is a hard link to the root itself")
         old = os.dup(self._directory(target[:-1], member.name, make=False))
         try:
             parent = self._directory(member.parts[:-1], member.name)
@@ -163,7 +218,7 @@ class Tree:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             self._check_same_type(member, parent, name)
-        self._directories[member.parts] = (member.mode, member.mtime)
+        self._directories[member.parts] = (member.mode, member.mtime, self._owner(member))
 
     def _check_same_type(self, member: Member, parent: int, name: str) -> None:
         found = _lstat(name, parent)
@@ -197,46 +252,17 @@ class Tree:
         self._count(name)
         os.mkdir(part, 0o755, dir_fd=above)  # not in the archive itself: an ordinary directory
         fd = os.open(part, _OPEN_DIR, dir_fd=above)
-        self._own(fd)
+        _own(fd, self._owner(None))
         return fd
 
     def _close_below(self, depth: int) -> None:
         while len(self._open) > depth:
             os.close(self._open.pop()[1])
 
-    def _own(self, fd: int) -> None:
-        if self._owner:
-            os.fchown(fd, *self._owner)
 
-    def _check_link(self, parts: Parts) -> None:
-        """Follow a link by name through the tree, as the kernel would; it may dangle, not leave."""
-        name, target = "/".join(parts), self._links[parts]
-        at, todo = list(parts[:-1]), _components(target)
-        for _ in range(MAX_LINK_STEPS):
-            if not todo:
-                return
-            part = todo.pop()
-            if part == "/":
-                if not self._limits.absolute_links:
-                    raise Refused(name, f"it is a link to {printable(target)}, an absolute path")
-                at = []
-            elif part == "..":
-                if not at:
-                    raise Refused(name, f"it is a link to {printable(target)}, which leaves the image")
-                at.pop()
-            else:
-                at.append(part)
-                further = self._links.get(tuple(at))
-                if further is not None:
-                    at.pop()
-                    todo += _components(further)
-        raise Refused(name, f"it is a link to {printable(target)}, which leads in a circle or too far")
-
-
-def _components(target: str) -> list[str]:
-    """Return a target's components, last first; a leading `/` is one of them."""
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    return [*reversed(parts), "/"] if target.startswith("/") else parts[::-1]
+def _own(fd: int, owner: Owner) -> None:
+    if owner:
+        os.fchown(fd, *owner)
 
 
 def _lstat(name: str, parent: int) -> os.stat_result | None:
@@ -256,18 +282,19 @@ def _times(mtime: float) -> tuple[int, int]:
 def unpack(request: helper.Request) -> dict[str, Any]:
     """Unpack; return `bytes` and `entries`. Raises MaestroError that names the archive and the member."""
     archive, dest = str(request["archive"]), str(request["dest"])
-    owner = request.get("owner")
-    limits = Limits(
-        max_entries=int(request.get("max_entries") or MAX_ENTRIES),
-        max_bytes=int(request.get("max_bytes") or sys.maxsize),
-        owner=(int(owner["uid"]), int(owner["gid"])) if owner else None,
-        absolute_links="absolute-links" in (request.get("allow") or ()),
-    )
     os.umask(0)  # members are created with the very mode they have
     try:
         source = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            return _unpack(source, str(request["image_type"]), dest, limits)
+            if request.get("checks"):
+                verify(source, request["checks"])
+            reach("images.unpack.verified")
+            sums = Sums(str(request["sums"])) if request.get("sums") else None
+            try:
+                return _unpack(source, str(request["image_type"]), dest, _limits(source, request), sums)
+            finally:
+                if sums:
+                    sums.close()
         finally:
             os.close(source)
     except OSError as error:
@@ -279,11 +306,23 @@ def unpack(request: helper.Request) -> dict[str, Any]:
     raise MaestroError(f"{_cannot(request)}: {why}")
 
 
+def _limits(source: int, request: helper.Request) -> Limits:
+    owner, size = request.get("owner"), os.fstat(source).st_size
+    most = int(request.get("max_ratio") or 0) * size + RATIO_FREE if request.get("max_ratio") else sys.maxsize
+    return Limits(
+        max_entries=int(request.get("max_entries") or MAX_ENTRIES),
+        max_bytes=min(int(request.get("max_bytes") or sys.maxsize), most),
+        max_plain=min(most + MAX_TRAILER, sys.maxsize),
+        owner=ARCHIVE if owner == ARCHIVE else (int(owner["uid"]), int(owner["gid"])) if owner else None,
+        allow=frozenset(request.get("allow") or ()),
+    )
+
+
 def _cannot(request: helper.Request) -> str:
     return f"cannot unpack {request.get('name') or request['archive']}"
 
 
-def _unpack(source: int, image_type: str, dest: str, limits: Limits) -> dict[str, Any]:
+def _unpack(source: int, image_type: str, dest: str, limits: Limits, sums: Sums | None) -> dict[str, Any]:
     family, compression = find_kind(source)
     wanted = FAMILIES.get(image_type)
     if wanted is None:
@@ -292,19 +331,25 @@ def _unpack(source: int, image_type: str, dest: str, limits: Limits) -> dict[str
         found = f"a {family} archive" if family else "neither a tar nor a zip archive"
         raise Broken(f"it is {found}, its declared type {image_type} means {wanted}")
     total, progress = os.fstat(source).st_size, helper.Progress()
-    tree = Tree(dest, limits)
+    tree = Tree(dest, limits, sums)
     try:
         try:
             with Plain(source, compression) as plain:
                 try:
-                    for member in read_zip(source) if family == "zip" else read_tar(plain):
+                    allow, plain_limit = limits.allow, limits.max_plain
+                    zipped = family == "zip"
+                    for member in read_zip(source, allow) if zipped else read_tar(plain, allow, plain_limit):
                         tree.add(member)
                         progress.report(plain.position() if progress.due() else 0, total)
                 except Broken:
                     plain.check()  # what the decompressor met explains more
                     raise
                 plain.check()
+            if sums:
+                sums.close()
+            reach("images.unpack.written")
             tree.finish()
+            reach("images.unpack.synced")
         finally:
             tree.close()
     except BaseException:
