@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 from maestro_py.errors import (
     Conflict,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 DEFAULT_SOCKET = "/run/maestro/maestro.sock"
 TIMEOUT = 60.0
 """Seconds for an answer to begin and between its pieces. Streams that follow have no limit between pieces."""
+
+RECONNECT_TRIES, RECONNECT_PAUSE = 250, 0.02
+"""How often, and how many seconds apart, a follower looks for a daemon that went away."""
 
 _ERRORS: dict[str, type[MaestroError]] = {
     error.code: error for error in (NotFound, Conflict, Forbidden, Unsupported, Unavailable, TimedOut)
@@ -67,6 +71,19 @@ class Client:
         """Return what the device offers."""
         return self.request("GET", "/v1/doctor")
 
+    def metrics(self, *, openmetrics: bool = True) -> str:
+        """Return the metrics as OpenMetrics, or in the Prometheus text format that came before it."""
+        page: bytes = self.request("GET", "/v1/metrics", {"format": "openmetrics" if openmetrics else "text"})
+        return page.decode()
+
+    def upgrade(self) -> Any:
+        """Have the daemon replaced in place by what is installed now; return versions, pid and generation.
+
+        It takes over soon after; `version` then tells that generation. Raises MaestroError when the new
+        one could not go on, and then nothing has changed.
+        """
+        return self.request("POST", "/v1/upgrade", extra=60)
+
     def shutdown(self, jobs: str | None = None) -> Any:
         """Stop the daemon. jobs: `stop`, `keep`, or None for what its config says."""
         return self.request("POST", "/v1/shutdown", body={"jobs": jobs})
@@ -84,6 +101,10 @@ class Client:
     def diff(self, document: object) -> Any:
         """Return the plan that applying would carry out. Raises InvalidDocument."""
         return self.request("POST", "/v1/diff", body=document)
+
+    def last_plan(self) -> Any:
+        """Return the plan that was carried out last: what for, when, how many steps, the first of them."""
+        return self.request("GET", "/v1/plan")
 
     def running_config(self) -> Any:
         """Return the document in force."""
@@ -113,16 +134,43 @@ class Client:
         """Return sentences that say why a job is in its state."""
         return self.request("GET", f"/v1/jobs/{quote(job)}/why")
 
-    def logs(self, job: str, n: int | None = None, *, follow: bool = False, previous: bool = False) -> Stream:
-        """Return the job's output in pieces, the last `n` lines; `follow` goes on with what comes."""
-        query = {"n": n, "follow": follow, "previous": previous}
+    def process(self, job: str) -> Any:
+        """Return what leads to a job's process: pid, start ticks, boot id. Raises Conflict."""
+        return self.request("GET", f"/v1/jobs/{quote(job)}/process")
+
+    def logs(
+        self,
+        job: str,
+        n: int | None = None,
+        *,
+        follow: bool = False,
+        previous: bool = False,
+        since: float | None = None,
+        until: float | None = None,
+        offset: int | None = None,
+    ) -> Stream:
+        """Return the job's output in pieces, the last `n` lines; `follow` goes on with what comes.
+
+        since, until: unix seconds. offset: a place in the log; `offset` of the stream says where it is.
+        """
+        query = {
+            "n": n, "follow": follow, "previous": previous, "since": since, "until": until, "offset": offset
+        }  # fmt: skip
         return self.stream("GET", f"/v1/jobs/{quote(job)}/logs", query)
 
     # What happens
 
     def events(self, since: int | None = None, *, follow: bool = False, n: int | None = None) -> Lines:
-        """Return events after number `since`, at most the last `n`; `follow` goes on with what comes."""
-        return Lines(self.stream("GET", "/v1/events", {"since": since, "follow": follow, "n": n}))
+        """Return events after number `since`, at most the last `n`; `follow` goes on with what comes.
+
+        Followed ones go on after an upgrade or a quick restart of the daemon, none lost and none twice.
+        """
+
+        def ask(last: Any) -> Stream:
+            query = {"since": since, "n": n} if last is None else {"since": last["id"]}
+            return self.stream("GET", "/v1/events", {**query, "follow": follow})
+
+        return Lines(ask(None), ask if follow else None)
 
     def tasks(self) -> Any:
         """Return what is being done and was done lately."""
@@ -132,15 +180,62 @@ class Client:
         """Return a task, at its end or after `wait` seconds, whichever is first."""
         return self.request("GET", f"/v1/tasks/{quote(task_id)}", {"wait": wait}, extra=wait or 0)
 
+    def cancel_task(self, task_id: str) -> Any:
+        """End a task that has not changed anything yet; return it. Raises Conflict when it is too late."""
+        return self.request("POST", f"/v1/tasks/{quote(task_id)}/cancel")
+
     def follow_task(self, task_id: str) -> Lines:
-        """Return the task again and again, once for each change, until it has ended."""
-        return Lines(self.stream("GET", f"/v1/tasks/{quote(task_id)}", {"follow": True}))
+        """Return the task again and again, once for each change, until it has ended.
+
+        Goes on after an upgrade of the daemon.
+        """
+
+        def ask(last: Any) -> Stream:
+            return self.stream("GET", f"/v1/tasks/{quote(task_id)}", {"follow": True})
+
+        return Lines(ask(None), ask)
 
     # What is stored
 
     def images(self) -> Any:
         """Return the images on the device."""
         return self.request("GET", "/v1/images")
+
+    def image_install(self, job: str, image: object) -> Any:
+        """Make an image a job's, as an entry of `images` without its `job`; return the task's id.
+
+        Raises NotFound, InvalidDocument.
+        """
+        return self.request("PUT", f"/v1/images/{quote(job)}", body=image)
+
+    def image_rollback(self, job: str) -> Any:
+        """Bring the version before a job's current image back; return the task's id. Raises NotFound."""
+        return self.request("POST", f"/v1/images/{quote(job)}/rollback")
+
+    def image_verify(self, job: str = "", *, repair: bool = False) -> Any:
+        """Look for damaged images, of one job or all; return the task's id. repair: fetch them anew."""
+        return self.request("POST", "/v1/image-verify", {"job": job or None, "repair": repair})
+
+    def image_pin(self, job: str, version: str = "", *, on: bool = True) -> Any:
+        """Keep a version, by default the current one, from every removal, or not any more; return its row."""
+        verb = "pin" if on else "unpin"
+        return self.request("POST", f"/v1/images/{quote(job)}/{verb}", {"version": version or None})
+
+    def image_remove(self, job: str, version: str = "") -> Any:
+        """Remove a version, or all of a job that nobody uses; return them as `removed`. Raises Conflict."""
+        return self.request("DELETE", f"/v1/images/{quote(job)}", {"version": version or None})
+
+    def image_gc(self) -> Any:
+        """Remove every version that nobody needs; return their names as `removed`."""
+        return self.request("POST", "/v1/image-gc")
+
+    def lock(self, job: str, reason: str = "") -> Any:
+        """Keep updates from taking a job down until `unlock`; return who holds the lock and since when."""
+        return self.request("PUT", f"/v1/jobs/{quote(job)}/lock", body={"reason": reason})
+
+    def unlock(self, job: str) -> Any:
+        """Give a job's update lock back; what waited for it is carried out. Raises NotFound."""
+        return self.request("DELETE", f"/v1/jobs/{quote(job)}/lock")
 
     def configs(self) -> Any:
         """Return all configs."""
@@ -233,10 +328,14 @@ class Client:
 
 
 class Stream:
-    """An answer: iterate over its pieces as they come. Close it when you do not read to the end."""
+    """An answer: iterate over its pieces as they come. Close it when you do not read to the end.
+
+    offset: of a log, the place behind what was read; what asks again with it misses and repeats nothing.
+    """
 
     def __init__(self, sock: socket.socket, path: str) -> None:
         self.content_type = ""
+        self.offset = 0
         self._sock = sock
         self._path = path
         self._file: BufferedReader = sock.makefile("rb")
@@ -267,6 +366,7 @@ class Stream:
         if not piece:
             self.close()
             raise StopIteration
+        self.offset += len(piece)
         return piece
 
     def close(self) -> None:
@@ -301,6 +401,8 @@ class Stream:
                     self._length = int(value)
                 elif name == b"transfer-encoding":
                     self._chunked = value.lower() == b"chunked"
+                elif name == b"maestro-offset" and value.isdigit():
+                    self.offset = int(value)
                 elif name == b"content-type":
                     self.content_type = value.partition(b";")[0].strip().decode("latin-1").lower()
             code = int(status[1])
@@ -366,10 +468,15 @@ class Stream:
 
 
 class Lines:
-    """A stream of JSON values, one to a line. Close it when you do not read to the end."""
+    """A stream of JSON values, one to a line. Close it when you do not read to the end.
 
-    def __init__(self, stream: Stream) -> None:
+    again: asks for what follows a value once more, when the daemon went away in the middle.
+    """
+
+    def __init__(self, stream: Stream, again: Callable[[Any], Stream] | None = None) -> None:
         self._stream = stream
+        self._again = again
+        self._last: Any = None
         self._rest = b""
         self._lines: list[bytes] = []
 
@@ -384,9 +491,28 @@ class Lines:
 
     def __next__(self) -> Any:
         while not self._lines:
-            *lines, self._rest = (self._rest + next(self._stream)).split(b"\n")
+            try:
+                piece = next(self._stream)
+            except Unavailable as error:
+                self._reconnect(error)
+                continue
+            *lines, self._rest = (self._rest + piece).split(b"\n")
             self._lines = [line for line in reversed(lines) if line]
-        return self._stream.decode(self._lines.pop())
+        self._last = self._stream.decode(self._lines.pop())
+        return self._last
+
+    def _reconnect(self, error: Unavailable) -> None:
+        """Ask for the rest, again and again for a while; raises what came instead."""
+        if self._again is None:
+            raise error
+        self._rest = b""
+        for _ in range(RECONNECT_TRIES):
+            try:
+                self._stream = self._again(self._last)
+                return
+            except Unavailable:
+                time.sleep(RECONNECT_PAUSE)
+        raise error
 
     def close(self) -> None:
         """Give up the rest."""

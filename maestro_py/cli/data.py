@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What jobs are made of: `config`, `template` and `image`."""
+"""What jobs are made of: `config` and `template`."""
 
 from __future__ import annotations
 
@@ -103,31 +103,6 @@ def template_show(session: Session) -> int:
     template = session.client.template(session.call.text("name"))
     template.pop("source", None)  # where it comes from is no part of it
     session.screen.json(template)
-    return 0
-
-
-def image_list(session: Session) -> int:
-    """`maestro image list`."""
-    answer = session.client.images()
-    if session.json:
-        session.screen.json(answer)
-    elif not answer["images"]:
-        session.screen.line("no images")
-    else:
-        from maestro_py.units import format_size
-
-        rows = [
-            (
-                image["job"],
-                image["version"],
-                "current" if image["current"] else "previous" if image["previous"] else "-",
-                format_size(image["size"] or 0),
-                str(image["checksum"] or "-")[:12],
-            )
-            for image in sorted(answer["images"], key=lambda i: (str(i["job"]), not i["current"]))
-        ]
-        head = ("JOB", "VERSION", "USE", "SIZE", "CHECKSUM")
-        session.screen.table(head, rows, shrink=((1, 10), (0, 16)), right=(3,))
     return 0
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 from maestro_py.cli.screen import clean
 
 TYPE_CHECKING = False  # typing's constant, without the import of typing
 if TYPE_CHECKING:
     from maestro_py.cli.session import Session
+
+
+_TAKE_OVER = 30.0
+"""Seconds in which a new daemon should answer."""
 
 
 def doctor(session: Session) -> int:
@@ -58,6 +63,31 @@ def shutdown(session: Session) -> int:
         session.screen.json({"pid": pid, "stopped": watch >= 0})
     else:
         session.screen.line(text)
+    return 0
+
+
+def upgrade(session: Session) -> int:
+    """`maestro upgrade`: returns once the new daemon has taken over."""
+    from maestro_py.errors import MaestroError, Unavailable
+
+    answer = session.client.upgrade()
+    deadline = time.monotonic() + _TAKE_OVER
+    while True:
+        try:
+            if session.client.version()["generation"] >= answer["generation"]:
+                break
+        except Unavailable:
+            pass  # between the two
+        if time.monotonic() > deadline:
+            raise MaestroError(
+                "cannot see the new daemon at work", hint="its log says what happened; its jobs run on"
+            )
+        time.sleep(0.02)
+    if session.json:
+        session.screen.json(answer)
+    else:
+        versions = f"maestrod {answer['from']} became {answer['to']}"
+        session.screen.line(f"{versions}, the jobs ran on (pid {answer['pid']})")
     return 0
 
 

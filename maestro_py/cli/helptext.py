@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from maestro_py.cli.table import COMMANDS, GLOBAL_OPTIONS, Command, Option
+from maestro_py.cli.grammar import Command, Option
+from maestro_py.cli.table import COMMANDS, GLOBAL_OPTIONS
 
 EXIT_STATUS = (
     ("0", "done"),

@@ -37,12 +37,29 @@ SHRINK = ((7, 20), (6, 8), (0, 16), (7, 12), (0, 10), (7, 5))
 
 
 def status(session: Session) -> int:
-    """`maestro status [JOB...]`."""
-    answer = ask(session, session.job_names(session.call.many("job")))
+    """`maestro status [JOB...] [--state S] [--composite ID] [--watch]`."""
+    call = session.call
+    states, composite = call.many("state"), call.text("composite")
+
+    def look() -> dict[str, Any]:
+        answer = ask(session, session.job_names(call.many("job")))
+        jobs = [job for job in answer["jobs"] if not states or job["state"] in states]
+        return {**answer, "jobs": [job for job in jobs if composite in ("", job["composite_id"])]}
+
+    if call.flag("watch"):
+        from maestro_py.cli.watch import watch
+
+        return watch(session, look, call.seconds("interval"))
+    answer = look()
     if session.json:
         session.screen.json(answer)
-    elif answer["jobs"]:
-        job_table(session.screen, answer["jobs"], wide=session.call.flag("wide"))
+        return 0
+    for warning in answer.get("warnings", ()):
+        session.screen.note(f"warning: {warning}")
+    if answer["jobs"]:
+        job_table(session.screen, answer["jobs"], wide=call.flag("wide"))
+    elif states or composite:
+        session.screen.line("no such jobs; `maestro status` shows all")
     else:
         session.screen.line("no jobs; apply a running config with `maestro apply FILE`")
     return 0
@@ -56,9 +73,15 @@ def ask(session: Session, names: Sequence[str] = ()) -> dict[str, Any]:
 
 def job_table(screen: Screen, jobs: Sequence[Mapping[str, Any]], *, wide: bool = False) -> None:
     """Write jobs as a table, by name. Causes are cut first when the screen is narrow."""
+    for line in job_lines(screen, jobs, wide=wide):
+        screen.line(line)
+
+
+def job_lines(screen: Screen, jobs: Sequence[Mapping[str, Any]], *, wide: bool = False) -> list[str]:
+    """Return that table."""
     now = time.time()
     rows = [_row(job, now) for job in sorted(jobs, key=lambda job: str(job["job"]))]
-    screen.table(HEAD, rows, shrink=SHRINK, right=(4,), wide=wide)
+    return screen.table_lines(HEAD, rows, shrink=SHRINK, right=(4,), wide=wide)
 
 
 def _row(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -103,7 +126,7 @@ def act(session: Session) -> int:
     failed = False
     begun: list[tuple[str, str]] = []
     errors: list[dict[str, Any]] = []
-    for name in _one_per_process(session, names) if verb in _ONCE else names:
+    for name in session.one_per_process(names) if verb in _ONCE else names:
         try:
             begun.append((name, str(session.client.action(name, verb)["task_id"])))
         except MaestroError as error:
@@ -152,19 +175,6 @@ def _refused(session: Session, name: str, error: MaestroError) -> dict[str, Any]
     if not session.json:
         session.fail(error)
     return {"job": name, "code": error.code, "message": error.message, "hint": error.hint}
-
-
-def _one_per_process(session: Session, names: list[str]) -> list[str]:
-    """Return the names less those in a process another one already stands for: once is enough."""
-    if len(names) < 2:
-        return names
-    process = {str(job["job"]): str(job["process"]) for job in session.client.status([])["jobs"]}
-    seen: dict[str, str] = {}
-    for name in names:
-        first = seen.setdefault(process.get(name, name), name)
-        if first != name and not session.json:
-            session.screen.line(f"{clean(name)} is in one process with {clean(first)}")
-    return list(seen.values())
 
 
 def kill(session: Session) -> int:

@@ -8,7 +8,8 @@ is added.
 
 from __future__ import annotations
 
-from maestro_py.cli.table import COMMANDS, GLOBAL_OPTIONS, Command, Option
+from maestro_py.cli.grammar import Command, Option
+from maestro_py.cli.table import ALIASES, COMMANDS, GLOBAL_OPTIONS, HIDDEN
 
 TYPE_CHECKING = False  # typing's constant, without the import of typing
 if TYPE_CHECKING:
@@ -86,8 +87,10 @@ def _find_command(words: Sequence[str]) -> tuple[Command | None, list[str]]:
                 break
     names = [words[index] for index in at]
     for count in (2, 1):
-        for command in COMMANDS:
-            if len(names) >= count and command.name == " ".join(names[:count]):
+        wanted = " ".join(names[:count])
+        wanted = next((command for alias, command in ALIASES if alias == wanted), wanted)
+        for command in (*COMMANDS, *HIDDEN):
+            if len(names) >= count and command.name == wanted:
                 taken = set(at[:count])
                 return command, [word for index, word in enumerate(words) if index not in taken]
     if names and names[0] == "help":
@@ -184,13 +187,42 @@ def _no_option(name: str, options: Sequence[Option], where: str) -> UsageError:
     )
 
 
+CHOICES = {
+    "states": (
+        "NEVER_RAN",
+        "WAITING_FOR_DEPS",
+        "STARTING",
+        "RUNNING",
+        "STOPPING",
+        "STOPPED",
+        "RESTARTING",
+        "FAILED",
+    ),
+    "sort": ("cpu", "memory", "job"),
+}
+"""What options of these kinds take; states may be several, with commas between them."""
+
+
 def _convert(option: Option, name: str, text: str) -> Any:
     if option.kind == "text":
         return text
-    if option.kind == "count":
+    if option.kind == "lines" and text == "all":
+        return text
+    if option.kind in ("count", "lines"):
         if text.isascii() and text.isdigit():
             return int(text)
-        raise UsageError(f"cannot take {name} {text}: expected a whole number")
+        besides = " or `all`" if option.kind == "lines" else ""
+        raise UsageError(f"cannot take {name} {text}: expected a whole number{besides}")
+    if option.kind in CHOICES:
+        words = text.split(",") if option.kind == "states" else [text]
+        return [_choice(name, word, CHOICES[option.kind]) for word in words]
+    if option.kind == "moment":
+        from maestro_py.cli.moments import parse_moment
+
+        try:
+            return parse_moment(text)
+        except ValueError as error:
+            raise UsageError(f"cannot take {name} {text}: expected {error}") from None
     from maestro_py.units import parse_duration, parse_signal, signal_name
 
     try:
@@ -201,6 +233,16 @@ def _convert(option: Option, name: str, text: str) -> Any:
         raise UsageError(f"cannot take {name} {text}: expected {error}") from None
     plain = signal_name(number)
     return plain if plain.startswith("SIG") else str(number)
+
+
+def _choice(name: str, word: str, choices: Sequence[str]) -> str:
+    for choice in choices:
+        if choice.lower() == word.lower().replace("-", "_"):
+            return choice
+    near = closest(word, choices)
+    shown = ", ".join(choice.lower() for choice in choices)
+    hint = f"did you mean {near.lower()}?" if near else ""
+    raise UsageError(f"cannot take {name} {word}: expected one of {shown}", hint)
 
 
 def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from maestro_py.cli.screen import Screen, clean
-from maestro_py.units import format_size
+from maestro_py.units import format_duration, format_size
 
 TYPE_CHECKING = False  # typing's constant, without the import of typing
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ class Progress:
             figures = f"[{'#' * filled:.<{BAR}}] {share:4.0%}  {figures} of {format_size(total)}"
         if state != "running":
             figures += f"  {state}"
+        elif part.get("rate"):
+            figures += f"  {format_size(part['rate'])}/s"
+            if part.get("eta") is not None:
+                figures += f"  {format_duration(part['eta'])} left"
         clip, width = self._screen.clip, self._screen.width - 1
         room = max(10, min(32, width - len(figures) - 2))
         return clip(f"{clip(clean(part['what'] + ' ' + part['subject']), room):<{room}}  {figures}", width)

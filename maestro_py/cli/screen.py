@@ -109,7 +109,20 @@ class Screen:
         right: Sequence[int] = (),
         wide: bool = False,
     ) -> None:
-        """Write an aligned table that fits the width; columns move closer before any is cut.
+        """Write a table; see `table_lines`."""
+        for line in self.table_lines(head, rows, shrink=shrink, right=right, wide=wide):
+            self.line(line)
+
+    def table_lines(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        *,
+        shrink: Sequence[tuple[int, int]] = (),
+        right: Sequence[int] = (),
+        wide: bool = False,
+    ) -> list[str]:
+        """Return an aligned table that fits the width; columns move closer before any is cut.
 
         shrink: (column, least width) in the order in which columns give way. right: columns aligned
         to the right. Words that have a colour get it.
@@ -127,13 +140,15 @@ class Screen:
                 cut = min(over, max(0, widths[column] - least))
                 widths[column] -= cut
                 over -= cut
+        lines = []
         for number, row in enumerate((head, *cells)):
             parts = []
             for i, cell in enumerate(row):
                 text = self.clip(cell, widths[i])
                 text = text.rjust(widths[i]) if i in right else text.ljust(widths[i])
                 parts.append(self.paint(cell, text) if number else text)
-            self.line(gap.join(parts).rstrip())
+            lines.append(gap.join(parts).rstrip())
+        return lines
 
 
 def standard() -> Screen:

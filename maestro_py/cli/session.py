@@ -70,6 +70,18 @@ class Session:
             names += found
         return list(dict.fromkeys(names))
 
+    def one_per_process(self, names: list[str]) -> list[str]:
+        """Return the names less those in a process another one already stands for: once is enough."""
+        if len(names) < 2:
+            return names
+        process = {str(job["job"]): str(job["process"]) for job in self.client.status([])["jobs"]}
+        seen: dict[str, str] = {}
+        for name in names:
+            first = seen.setdefault(process.get(name, name), name)
+            if first != name and not self.json:
+                self.screen.note(f"{name} is in one process with {first}")
+        return list(seen.values())
+
 
 def is_pattern(word: str) -> bool:
     """Whether a word given for a job is a pattern of names."""

@@ -3,89 +3,11 @@
 
 A command names its room (a module of this package) and its function there; the module is imported
 only when the command runs, so that `maestro --help` and `maestro status` pay for nothing else.
-Plain classes rather than dataclasses for the same reason.
 """
 
 from __future__ import annotations
 
-
-class Argument:
-    """A positional argument. `many` takes all that follow; an optional one may be left out."""
-
-    __slots__ = ("help", "many", "metavar", "name", "optional")
-
-    def __init__(
-        self, name: str, metavar: str, help: str, *, many: bool = False, optional: bool = False
-    ) -> None:
-        self.name = name
-        self.metavar = metavar
-        self.help = help
-        self.many = many
-        self.optional = optional
-
-    @property
-    def usage(self) -> str:
-        """How it is written in a usage line."""
-        text = self.metavar + ("..." if self.many else "")
-        return f"[{text}]" if self.optional else text
-
-
-class Option:
-    """An option. Without a metavar it is a flag. kind: text, count, seconds or signal."""
-
-    __slots__ = ("help", "kind", "long", "metavar", "short")
-
-    def __init__(self, long: str, help: str, *, short: str = "", metavar: str = "", kind: str = "text"):
-        self.long = long
-        self.short = short
-        self.metavar = metavar
-        self.help = help
-        self.kind = kind
-
-    @property
-    def name(self) -> str:
-        """Key under which a parsed call holds it: `no_wait` for `--no-wait`."""
-        return self.long.lstrip("-").replace("-", "_")
-
-    @property
-    def usage(self) -> str:
-        """How it is written in a usage line."""
-        text = self.short or self.long
-        return f"[{text} {self.metavar}]" if self.metavar else f"[{text}]"
-
-
-class Command:
-    """One command: `name` may be two words (`config get`); runs `function` of cli module `family`."""
-
-    __slots__ = ("arguments", "family", "function", "help", "name", "options", "section")
-
-    def __init__(
-        self,
-        name: str,
-        help: str,
-        *parts: Argument | Option,
-        section: str,
-        family: str,
-        function: str = "",
-    ) -> None:
-        self.name = name
-        self.help = help
-        self.arguments = tuple(p for p in parts if isinstance(p, Argument))
-        self.options = tuple(p for p in parts if isinstance(p, Option))
-        self.section = section
-        self.family = family
-        self.function = function or name.replace(" ", "_")
-
-    @property
-    def usage(self) -> str:
-        """The usage line without the program's name."""
-        return " ".join((self.name, *self.parts_usage))
-
-    @property
-    def parts_usage(self) -> list[str]:
-        """How options and arguments are written in a usage line, one by one."""
-        return [option.usage for option in self.options] + [argument.usage for argument in self.arguments]
-
+from maestro_py.cli.grammar import Argument, Command, Option
 
 GLOBAL_OPTIONS = (
     Option("--socket", "the daemon's socket (default: $MAESTRO_SOCKET)", metavar="PATH"),
@@ -98,10 +20,14 @@ GLOBAL_OPTIONS = (
 _FILE = Argument("file", "FILE|-", "the document, JSON or YAML; - reads standard input")
 _JOB = Argument("job", "JOB", "name of a job")
 _JOBS = Argument("job", "JOB", "name of a job; * and ? match several", many=True)
+_ANY_JOBS = Argument("job", "JOB", "name of a job; * and ? match several", many=True, optional=True)
 _NAME = Argument("name", "NAME", "name of the config")
+_VERSION = Argument("image_version", "VERSION", "the version (default: the current one)", optional=True)
 _NO_WAIT = Option("--no-wait", "print the task's id instead of waiting for its end")
 _TIMEOUT = Option("--timeout", "wait no longer than this, as 30 or 1m30s", metavar="S", kind="seconds")
 _FOLLOW = Option("--follow", "stay, and print what comes", short="-f")
+_INTERVAL = Option("--interval", "seconds between two looks (default: 2)", metavar="S", kind="seconds")
+_PROGRAM = Argument("command", "COMMAND", "the program and its arguments, after --", many=True)
 
 _DOCUMENTS, _JOBS_SECTION, _LOOKING = "Documents", "Jobs", "Looking closer"
 _DATA, _DEVICE = "Templates, configs, images", "The daemon and the device"
@@ -121,7 +47,10 @@ COMMANDS = (
         Option("--dry-run", "print the plan, change nothing"),
         _NO_WAIT,
         _TIMEOUT,
-        Option("--force", "apply even if a newer document is in force"),
+        Option(
+            "--force",
+            "even an older one, what was rolled back, what is locked",
+        ),
         section=_DOCUMENTS,
         family="documents",
     ),
@@ -143,7 +72,11 @@ COMMANDS = (
     Command(
         "status",
         "show jobs and their states",
-        Argument("job", "JOB", "name of a job; * and ? match several", many=True, optional=True),
+        _ANY_JOBS,
+        Option("--state", "only jobs in these states, as failed,restarting", metavar="STATE", kind="states"),
+        Option("--composite", "only the jobs of this composite", metavar="ID"),
+        Option("--watch", "stay, and show what changes"),
+        _INTERVAL,
         Option("--wide", "do not cut lines to the width of the screen", short="-w"),
         section=_JOBS_SECTION,
         family="jobs",
@@ -165,16 +98,45 @@ COMMANDS = (
     _action("enable", "let jobs run, now and after a restart of the device"),
     _action("disable", "stop jobs and keep them stopped"),
     Command(
-        "logs",
-        "show what a job printed",
-        _FOLLOW,
-        Option("--lines", "so many of the last lines", short="-n", metavar="N", kind="count"),
-        Option("--previous", "the output of the run before this one"),
+        "lock",
+        "have updates of a job wait",
         _JOB,
+        Option("--reason", "why, for whoever waits", metavar="TEXT"),
+        section=_JOBS_SECTION,
+        family="store",
+    ),
+    Command("unlock", "let a job be updated again", _JOB, section=_JOBS_SECTION, family="store"),
+    Command(
+        "logs",
+        "show what jobs printed",
+        _FOLLOW,
+        Option("--lines", "the last N lines (default: 100), or all", short="-n", metavar="N", kind="lines"),
+        Option("--since", "from then on: 10m (ago), 14:30, 2026-05-01 14:30", metavar="TIME", kind="moment"),
+        Option("--until", "up to then", metavar="TIME", kind="moment"),
+        Option("--previous", "the output of the run before this one"),
+        _JOBS,
         section=_LOOKING,
         family="logs",
     ),
     Command("why", "say why a job is in its state", _JOB, section=_LOOKING, family="jobs"),
+    Command(
+        "top",
+        "show what jobs use of processor and memory",
+        _ANY_JOBS,
+        _INTERVAL,
+        Option("--sort", "by cpu, memory or job (default: cpu)", metavar="KEY", kind="sort"),
+        section=_LOOKING,
+        family="top",
+    ),
+    Command(
+        "exec",
+        "run a program where a job runs",
+        _JOB,
+        _PROGRAM,
+        section=_LOOKING,
+        family="enter",
+    ),
+    Command("shell", "run a shell where a job runs", _JOB, section=_LOOKING, family="enter"),
     Command(
         "events",
         "show what happened",
@@ -220,8 +182,78 @@ COMMANDS = (
         section=_DATA,
         family="data",
     ),
-    Command("image list", "list installed images", section=_DATA, family="data"),
+    Command("image list", "list installed images", section=_DATA, family="store"),
+    Command(
+        "image install",
+        "make a file a job's image and upgrade the job",
+        Argument("file", "FILE", "the archive"),
+        Option("--sha256", "digest the file must have; required", metavar="HEX"),
+        Option("--job", "the job it is for; required", metavar="JOB"),
+        Option("--image-version", "its version", metavar="V"),
+        Option("--type", "tarball, zip, devicejs_tarball or devicejs_zip", metavar="TYPE"),
+        Option("--signature", "its .minisig file", metavar="FILE"),
+        _NO_WAIT,
+        section=_DATA,
+        family="images",
+    ),
+    Command(
+        "image pack",
+        "pack a directory and print the entry of a document for it",
+        Argument("directory", "DIR", "what is packed"),
+        Option(
+            "--output",
+            "the archive: .tar, .tar.gz, .tgz, .tar.xz, .tar.zst or .zip",
+            short="-o",
+            metavar="FILE",
+        ),
+        Option("--job", "the entry's job (default: DIR's name)", metavar="JOB"),
+        Option("--image-version", "the entry's version (default: 1)", metavar="V"),
+        Option("--type", "the entry's image_type, if devicejs_tarball or devicejs_zip", metavar="TYPE"),
+        section=_DATA,
+        family="images",
+    ),
+    Command(
+        "image rollback",
+        "bring the version before a job's image back",
+        _JOB,
+        _NO_WAIT,
+        section=_DATA,
+        family="store",
+    ),
+    Command(
+        "image verify",
+        "look for damaged images; exit 1 if there are any",
+        Argument("job", "JOB", "only this job's", optional=True),
+        Option("--repair", "fetch those in use anew, remove the others"),
+        _NO_WAIT,
+        section=_DATA,
+        family="store",
+    ),
+    Command(
+        "image remove",
+        "remove a version that is not in use",
+        _JOB,
+        Argument("image_version", "VERSION", "the version (default: all that nobody uses)", optional=True),
+        section=_DATA,
+        family="store",
+    ),
+    Command("image gc", "remove every image that nobody needs", section=_DATA, family="store"),
+    Command("image pin", "keep an image from every removal", _JOB, _VERSION, section=_DATA, family="store"),
+    Command("image unpin", "let a pinned image go", _JOB, _VERSION, section=_DATA, family="store"),
     Command("doctor", "say what this device offers, and what is missing", section=_DEVICE, family="device"),
+    Command(
+        "metrics",
+        "print metrics, as OpenMetrics",
+        Option("--textfile", "write FILE instead, for node_exporter's textfile collector", metavar="FILE"),
+        section=_DEVICE,
+        family="metrics",
+    ),
+    Command(
+        "upgrade",
+        "replace the daemon by what is installed now; jobs run on",
+        section=_DEVICE,
+        family="device",
+    ),
     Command(
         "shutdown",
         "stop the daemon",
@@ -233,3 +265,25 @@ COMMANDS = (
     ),
     Command("version", "show the versions of command and daemon", section=_DEVICE, family="device"),
 )
+
+HIDDEN = (
+    Command(
+        "_names",
+        "print names, one to a line, for the completions of shells",
+        Argument("kind", "KIND", "jobs, composites, templates, images or tasks"),
+        section="",
+        family="names",
+        function="names",
+    ),
+    Command("net get-interfaces", "list network interfaces", section="", family="network"),
+    Command("net get-dns", "list name servers", section="", family="network"),
+)
+"""Understood but not listed: what shells ask, and words of upstream's maestro-shell."""
+
+ALIASES = (
+    ("alive", "version"),
+    ("jobs get", "status"),
+    ("jobs start", "start"),
+    ("jobs stop", "stop"),
+)
+"""Words of upstream's maestro-shell, and the commands they stand for."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import errno
+import json
 import os
 import stat
+from binascii import crc32
 from collections.abc import Iterable
 from dataclasses import replace
 
 from maestro_py.errors import MaestroError
+from maestro_py.images.files import write_synced
 from maestro_py.spec.model import ConfigSpec, ResolvedProcess, safe_name
 
 _DIR_MODE = 0o750
@@ -36,7 +39,12 @@ def place(process: ResolvedProcess, files: dict[tuple[str, str, str], str], gid:
             wanted[os.path.join(below, safe_name(config.name))] = (config, "")
         for item in config.files:
             wanted[os.path.join(below, item.dest_relative_path)] = (config, item.dest_relative_path)
+    record, before = _record_of(process), _read_record(process) or {}
     try:
+        if record or before:
+            # what is about to change is not in place from now on, wherever this is cut off
+            same = {key: content for key, content in before.items() if record.get(key) == content}
+            write_synced(_record_path(process), json.dumps(same))
         if process.configs:
             _make_dir(process.config_dir, gid)
         for path, (config, relative) in wanted.items():
@@ -50,8 +58,54 @@ def place(process: ResolvedProcess, files: dict[tuple[str, str, str], str], gid:
                 if not _holds(path, data, gid):  # an unchanged file costs no write at a boot
                     _write(path, (data,), gid)
         _prune(process.config_dir, set(wanted), keep_top=bool(process.configs))
+        if record:
+            write_synced(_record_path(process), json.dumps(record))
+        elif before:
+            os.unlink(_record_path(process))
     except OSError as error:
         raise MaestroError(f"cannot place the config of {process.name}: {error}") from error
+
+
+def keep(process: ResolvedProcess) -> None:
+    """Put the downloaded files of a process aside, by hard links, for when they are to come back.
+
+    What was put aside before and not let go stays. Raises MaestroError.
+    """
+    aside = _aside(process.config_dir)
+    if not process.config_dir or os.path.exists(aside):
+        return
+    try:
+        _let_go(f"{aside}.new")
+        for config in process.configs:
+            for item in config.files:
+                place = os.path.join(_directory(process, config), item.dest_relative_path)
+                kept = os.path.join(
+                    f"{aside}.new", _kept_name((config.job, config.name, item.dest_relative_path))
+                )
+                os.makedirs(os.path.dirname(kept), 0o700, exist_ok=True)
+                os.link(place, kept, follow_symlinks=False)
+        if os.path.exists(f"{aside}.new"):
+            os.rename(f"{aside}.new", aside)
+    except OSError as error:
+        raise MaestroError(f"cannot keep the config files of {process.name}: {error}") from error
+
+
+def kept(process: ResolvedProcess) -> dict[tuple[str, str, str], str]:
+    """Return the files put aside that a process asks for, as `place` takes them."""
+    found = {}
+    for config in process.configs:
+        for item in config.files:
+            key = (config.job, config.name, item.dest_relative_path)
+            path = os.path.join(_aside(process.config_dir), _kept_name(key))
+            if os.path.exists(path):
+                found[key] = path
+    return found
+
+
+def let_go(process: ResolvedProcess) -> None:
+    """Remove what was put aside for a process."""
+    if process.config_dir:
+        _let_go(_aside(process.config_dir))
 
 
 def remove(process: ResolvedProcess) -> None:
@@ -60,18 +114,60 @@ def remove(process: ResolvedProcess) -> None:
 
 
 def missing(process: ResolvedProcess, config: ConfigSpec) -> list[str]:
-    """Return the dest_relative_path of every file of a config that is not in place."""
-    below = _directory(process, config)
-    return [
-        item.dest_relative_path
-        for item in config.files
-        if not os.path.exists(os.path.join(below, item.dest_relative_path))
-    ]
+    """Return the dest_relative_path of every file of a config that is not in place, or is another one."""
+    below, record, wanted = _directory(process, config), _read_record(process), _record_of(process)
+    found = []
+    for item in config.files:
+        key = "/".join((config.job, config.name, item.dest_relative_path))
+        there = os.path.exists(os.path.join(below, item.dest_relative_path))
+        if not there or (record is not None and record.get(key) != wanted[key]):
+            found.append(item.dest_relative_path)
+    return found
 
 
 def decode(config: ConfigSpec) -> bytes:
     """Return a config's data as bytes."""
     return base64.b64decode(config.data) if config.encoding == "base64" else config.data.encode()
+
+
+def _record_of(process: ResolvedProcess) -> dict[str, str]:
+    """Return what tells each file of a process from another of its name: its checksum, or one of its URL."""
+    return {
+        "/".join((config.job, config.name, item.dest_relative_path)): item.checksum.value
+        if item.checksum
+        else f"{crc32(item.url.encode()):08x}"
+        for config in process.configs
+        for item in config.files
+    }
+
+
+def _record_path(process: ResolvedProcess) -> str:
+    return os.path.join(os.path.dirname(process.config_dir), f".{os.path.basename(process.config_dir)}.files")
+
+
+def _read_record(process: ResolvedProcess) -> dict[str, str] | None:
+    """Return which files were placed; None when there never was any."""
+    try:
+        with open(_record_path(process), encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _aside(config_dir: str) -> str:
+    return os.path.join(os.path.dirname(config_dir), f".{os.path.basename(config_dir)}.before")
+
+
+def _kept_name(key: tuple[str, str, str]) -> str:
+    return "%".join(safe_name(part.replace("%", "%25")) for part in key)
+
+
+def _let_go(path: str) -> None:
+    for name in os.listdir(path) if os.path.isdir(path) else ():
+        os.unlink(os.path.join(path, name))
+    if os.path.isdir(path):
+        os.rmdir(path)
 
 
 def _directory(process: ResolvedProcess, config: ConfigSpec) -> str:

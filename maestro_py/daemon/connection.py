@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import h11
 
 from maestro_py.daemon.loop import Task, TimedOutError
-from maestro_py.daemon.messages import Peer, Request, Response, Stream, problem
-from maestro_py.daemon.router import Role, Route, parse_query
+from maestro_py.daemon.messages import Peer, Request, Response, Stream, conditional, problem
+from maestro_py.daemon.router import Role, Route, check_query, parse_query
 from maestro_py.errors import Forbidden, MaestroError
 from maestro_py.units import format_size
 
 if TYPE_CHECKING:
+    from maestro_py.daemon.access import Door
     from maestro_py.daemon.http import Server
 
 MAX_HEAD = 32 << 10
@@ -29,6 +30,7 @@ LINGER = 1.0
 """Seconds in which a refused request may still be sent, so that its sender comes to read the answer."""
 
 _PIECE = 64 << 10
+_SHARE = 4  # who is no administrator may fill a quarter of what an administrator may
 
 
 class _Gone(Exception):
@@ -38,8 +40,9 @@ class _Gone(Exception):
 class Connection:
     """What the server does for one client."""
 
-    def __init__(self, server: Server, sock: socket.socket, peer: Peer) -> None:
+    def __init__(self, server: Server, sock: socket.socket, peer: Peer, door: Door | None) -> None:
         self.server = server
+        self.door = door
         self.loop = server.loop
         self.sock = sock
         self.fd = sock.fileno()
@@ -47,20 +50,24 @@ class Connection:
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self.what = "request"
         self.head_only = False
+        self.held = 0
 
     async def run(self) -> None:
         """Answer requests until the client has gone, or was told to."""
         try:
             while await self._exchange():
-                pass
+                await self.loop.sleep(0)  # whoever sends requests without a pause waits for the others
         except _Gone:
             pass
         finally:
+            self._let_go()
             self.loop.remove_reader(self.fd)
             self.sock.close()
 
     async def _exchange(self) -> bool:
         """Take one request and answer it; return whether another may come."""
+        self.what, self.head_only = "request", False
+        self._let_go()
         answer: Response | Stream | None = None
         received = None
         try:
@@ -85,12 +92,19 @@ class Connection:
                 route, request = received
                 try:
                     answer = await route.handler(request)
+                    if isinstance(answer, Response):
+                        answer = conditional(request, answer)
                 except Exception as error:
                     answer = self._failed(error)
             if isinstance(answer, Stream):
                 if not await self._stream(answer):
                     return False
             elif answer is not None:
+                if len(answer.body) > _PIECE:
+                    try:
+                        self._hold(len(answer.body), self.server.max_held)
+                    except MaestroError as error:
+                        answer = problem(error)
                 await self._write(encode(self.http, answer, self.head_only), self.server.patience)
         finally:
             self.loop.remove_reader(self.fd)
@@ -126,9 +140,11 @@ class Connection:
             return None
         try:
             route, request = self._admit(head)
+            small = 1 if request.role is Role.ADMIN else _SHARE
+            limit, held = self.server.max_body // small, self.server.max_held // small
             for name, value in head.headers:
-                if name == b"content-length" and int(value) > self.server.max_body:
-                    raise self._too_large()
+                if name == b"content-length" and int(value) > limit:
+                    raise self._too_large(limit)
         except MaestroError:
             # When what came already is all of it, the connection can go on.
             while isinstance(self.http.next_event(), h11.Data):
@@ -138,8 +154,9 @@ class Connection:
         size = 0
         while isinstance(event := await self._event(), h11.Data):
             size += len(event.data)
-            if size > self.server.max_body:
-                raise self._too_large()
+            if size > limit:
+                raise self._too_large(limit)
+            self._hold(len(event.data), held)
             body.append(event.data)
             await self.loop.sleep(0)
         request.body = b"".join(body)
@@ -163,35 +180,67 @@ class Connection:
         path, _, query = head.target.decode("ascii").partition("?")
         self.what = f"{method} {path}"
         self.head_only = method == "HEAD"
-        role = self.server.role_of(self.peer)
-        if role is Role.NONE:
+        role = self.door.role(head.headers) if self.door else self.server.role_of(self.peer)
+        if role is Role.NONE and not self.door:
             raise Forbidden(f"cannot use the maestro socket as uid {self.peer.uid}: this user has no role")
-        route, params = self.server.router.match(method, path)
+        try:
+            route, params = self.server.router.match(method, path)
+        except MaestroError as error:  # which paths there are is not for everybody
+            raise error if role else self._refused(method, path, role, Role.READ) from None
         if role < route.role:
-            raise Forbidden(
-                f"cannot {method} {path} as uid {self.peer.uid}: "
-                f"it takes the role {route.role.name.lower()}, this user has {role.name.lower()}"
-            )
+            raise self._refused(method, path, role, route.role)
+        values = parse_query(query)
+        if route.query is not None:
+            check_query(values, route.query)
         request = Request(
             method,
             path,
             self.peer,
-            query=parse_query(query),
+            query=values,
             headers=list(head.headers),
             params=params,
             role=role,
         )
         return route, request
 
-    def _too_large(self) -> MaestroError:
-        limit = format_size(self.server.max_body)
-        return MaestroError(f"cannot take the request: its body is larger than {limit}", code="too-large")
+    def _refused(self, method: str, path: str, role: Role, least: Role) -> MaestroError:
+        """Return what somebody is told whose role is not enough."""
+        takes = f"it takes the role {least.name.lower()}"
+        if self.door:
+            return MaestroError(
+                f"cannot {method} {path} without a token: {takes}",
+                hint=f"send the token in {self.door.token_file} as `Authorization: Bearer TOKEN`",
+                code="unauthorized",
+            )
+        return Forbidden(
+            f"cannot {method} {path} as {self.peer.who}: {takes}, this user has {role.name.lower()}"
+        )
+
+    def _too_large(self, limit: int) -> MaestroError:
+        size = format_size(limit)
+        return MaestroError(f"cannot take the request: its body is larger than {size}", code="too-large")
+
+    def _hold(self, size: int, limit: int) -> None:
+        """Count bytes kept in memory for this client. Raises MaestroError when all clients' are too many."""
+        if self.server.held + size > limit:
+            raise MaestroError(
+                "cannot take the request now: others are being served as much as memory allows",
+                hint="try again in a moment",
+                code="unavailable",
+            )
+        self.server.held += size
+        self.held += size
+
+    def _let_go(self) -> None:
+        self.server.held -= self.held
+        self.held = 0
 
     async def _stream(self, answer: Stream) -> bool:
         """Send a stream; return False when it broke off."""
         chunks = answer.chunks
         try:
-            head = h11.Response(status_code=answer.status, headers=[("content-type", answer.content_type)])
+            headers = [*answer.headers, ("content-type", answer.content_type)]
+            head = h11.Response(status_code=answer.status, headers=headers)
             await self._write(self.http.send(head), None)
             if not self.head_only:
                 async for chunk in chunks:

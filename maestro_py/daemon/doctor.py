@@ -16,6 +16,7 @@ from maestro_py.process import kernel
 from maestro_py.process.cgroups import Cgroups
 from maestro_py.spec.isolation import CAPABILITIES
 from maestro_py.spec.model import Limits
+from maestro_py.state.database import damaged_files
 from maestro_py.units import format_size
 
 _PROBE = Limits(
@@ -48,7 +49,7 @@ def facts(cgroups: Cgroups, state_dir: str = "") -> list[dict[str, object]]:
     """
     found = [*_who(), *_groups(cgroups), *_kernel()]
     if state_dir:
-        found.append(_room(state_dir))
+        found += [_room(state_dir), _damages(state_dir)]
     found.append(_open_files())
     return [
         {"name": name, "value": value, "ok": ok, "means": "" if ok else means}
@@ -143,6 +144,16 @@ def _room(state_dir: str) -> _Fact:
     low = free < max(16 << 20, total // 50)
     value = f"{format_size(free)} of {format_size(total)} in {state_dir}"
     return ("free space", value, not low, "images may not fit; `maestro image gc` makes room")
+
+
+def _damages(state_dir: str) -> _Fact:
+    kept = [os.path.basename(path) for path in damaged_files(state_dir)]
+    return (
+        "state database",
+        f"was damaged, kept as {', '.join(kept)}" if kept else "no damage seen",
+        not kept,
+        f"what came back may lack the last change; look, then remove the files in {state_dir}",
+    )
 
 
 def _open_files() -> _Fact:

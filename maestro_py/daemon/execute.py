@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from dataclasses import replace
 
 from maestro_py.daemon import configs
+from maestro_py.daemon.fetching import Replacement
 from maestro_py.daemon.supervisor import Supervisor
 from maestro_py.errors import MaestroError
+from maestro_py.faultpoint import reach
 from maestro_py.images.store import ImageStore
 from maestro_py.lifecycle import ALIVE, Cause, Fail, Kind, Stop
 from maestro_py.plan import IDLE, Action, Plan, Step, Wanted
@@ -18,6 +19,8 @@ from maestro_py.spec.layers import ConfigKey
 from maestro_py.spec.model import ConfigSpec, ImageSpec, State
 
 DISABLED = Cause(Kind.DISABLED, "disabled")
+
+_AT_ONCE = 20  # processes changed before whoever asks meanwhile has a turn
 
 
 class Execution:
@@ -46,10 +49,14 @@ class Execution:
         self.current = current
         self.placed = placed
         self.files: dict[tuple[str, str, str], str] = {}
+        self.replacements: Mapping[str, Replacement] = {}  # of damaged images, by job
+        self.on_trial: Collection[str] = ()  # processes that may go back to what they are now
+        self.refused_images: Collection[tuple[str, str]] = ()  # rolled back: nothing goes back to them
         self.broken: dict[str, str] = {}
         self.refused: list[str] = []  # limits a running process could not be given
         self.boot = False
         self.say: Callable[[str], None] = lambda text: None
+        self.changed: Callable[[str], None] = lambda name: None  # told of each process once it is changed
         self.after_each: Callable[[str], Awaitable[None]] | None = None
 
     async def run(self) -> None:
@@ -70,12 +77,17 @@ class Execution:
         for step in self.plan.steps:
             if step.process in want.processes:
                 steps.setdefault(step.process, []).append(step)
-        for name in dict.fromkeys([*steps, *(n for n in want.processes if n in self.broken)]):
+        for count, name in enumerate(
+            dict.fromkeys([*steps, *(n for n in want.processes if n in self.broken)])
+        ):
+            if count % _AT_ONCE == _AT_ONCE - 1:
+                await supervisor.loop.sleep(0)
             try:
                 await self._change(name, steps.get(name, []))
             except MaestroError as error:
                 self.say(str(error))
                 supervisor.feed(supervisor.units[name], Fail(Cause(Kind.LAUNCH, error.message)))
+            self.changed(name)
             if self.after_each:
                 await self.after_each(name)
 
@@ -108,17 +120,18 @@ class Execution:
         for step in steps:
             if step.action is Action.STOP:
                 await supervisor.until_stopped(name, self._cause(step))
+                reach("upgrade.stopped")
         before = supervisor.units[name].process
         unit = supervisor.define(want)
         if broken:
             supervisor.feed(unit, Fail(Cause(Kind.IMAGE, broken)))
             return
-        for step in steps:
-            if step.action is Action.SWITCH_IMAGE:
-                self._switch(step.subject)
+        self._switch_all([step.subject for step in steps if step.action is Action.SWITCH_IMAGE])
         if before.config_dir and not want.config_dir:
             configs.remove(before)
         if Action.PLACE_CONFIG in actions:
+            if name in self.on_trial:
+                configs.keep(before)
             configs.place(want, self.files, launcher.owner(want)[1])
             for key in [key for key in self.placed if self.want.jobs.get(key[0]) == name]:
                 del self.placed[key]
@@ -128,6 +141,7 @@ class Execution:
         elif Action.START in actions:
             if not self.boot or supervisor.may_start_at_boot(unit):
                 supervisor.start(name)
+                reach("upgrade.started")
             else:
                 supervisor.feed(unit, Stop(Cause(Kind.ASKED, "stopped by hand before the daemon started")))
         elif unit.life.state in ALIVE:
@@ -140,10 +154,13 @@ class Execution:
                 except MaestroError as error:
                     unit.running = replace(want, limits=limits)  # so the next apply tries again
                     self.refused.append(str(error))
+            supervisor.record(unit)
 
     async def _moved_out(self, name: str) -> None:
         """Wait until no other process runs a job that belongs to this one now."""
         moved = {j: self.left[j] for j in self.want.processes[name].members if self.left.get(j, name) != name}
+        if not moved:
+            return
 
         def still_in() -> set[str]:
             found = set()
@@ -158,18 +175,28 @@ class Execution:
                 self._stop(step)
         await self.supervisor.until(lambda: not still_in())
 
-    def _switch(self, job: str) -> None:
-        image = self.want.images[job]
-        if self.images.installed(image):
-            self.images.switch(job, image)
-            self.current[job] = image
+    def _switch_all(self, jobs: list[str]) -> None:
+        """Switch the images of one process, together or not at all."""
+        before: list[ImageSpec] = []
+        try:
+            for job in jobs:
+                now = self.current.get(job)
+                self._switch(job)
+                reach("upgrade.switched")
+                if now:
+                    before.append(now)
+        except MaestroError:
+            for image in before:
+                self.images.switch(image.job, image, back=True)
+                self.current[image.job] = image
+            raise
 
-    def remove_unused_images(self) -> None:
-        """Remove every version that nothing uses any more."""
-        for row in self.images.list():
-            job, image = row["job"], self.want.images.get(row["job"])
-            dirname = os.path.basename(row["path"])
-            if image is None:
-                self.images.remove(job)
-            elif image.dirname != dirname and not row["current"]:
-                self.images.remove_version(job, dirname)
+    def _switch(self, job: str) -> None:
+        image, now = self.want.images[job], self.current.get(job)
+        if job in self.replacements:
+            new = self.replacements[job]
+            self.images.publish(new.image, new.tree, new.meta)
+        if self.images.installed(image):
+            back = now is not None and (job, now.dirname) in self.refused_images
+            self.images.switch(job, image, back=back)
+            self.current[job] = image

@@ -10,22 +10,35 @@ from collections.abc import Callable
 
 import h11
 
+from maestro_py.daemon.access import Door
 from maestro_py.daemon.connection import Connection, encode
 from maestro_py.daemon.loop import Loop, Task
-from maestro_py.daemon.messages import Handler, Peer, Request, Response, Stream, json_response, problem
+from maestro_py.daemon.messages import (
+    NOBODY,
+    Handler,
+    Peer,
+    Request,
+    Response,
+    Stream,
+    json_response,
+    problem,
+)
 from maestro_py.daemon.router import Role, Router
 from maestro_py.errors import Conflict, MaestroError
 
 __all__ = ["Handler", "Peer", "Request", "Response", "Server", "Stream", "json_response", "problem"]
 
 MAX_BODY = 16 << 20
-"""Bytes of a request's body."""
+"""Bytes of a request's body, of an administrator's; others may send a quarter of it."""
+MAX_HELD = 32 << 20
+"""Bytes of bodies, and of long answers not yet taken, for all clients together."""
 MAX_CONNECTIONS = 256
-"""Connections at a time. The last quarter is kept for root and the daemon's own user."""
+"""Connections at a time. The last quarter is kept for root and the daemon's own user, TCP gets half."""
 PATIENCE = 30.0
 """Seconds for a request to arrive, idle time before it included, and for an answer to be taken."""
 
 _SUN_PATH = 107  # bytes of a socket's path without the closing NUL, unix(7)
+_BACKLOG = 1024  # connections that wait to be taken; on a Unix socket one more is refused at once
 _ACCEPTS = 32  # connections taken in one round of the loop
 _PAUSE = 1.0  # seconds without accepting when descriptors have run out
 
@@ -45,6 +58,7 @@ class Server:
         on_error: Callable[[str, BaseException], object],
         role_of: Callable[[Peer], Role],
         max_body: int = MAX_BODY,
+        max_held: int = MAX_HELD,
         max_connections: int = MAX_CONNECTIONS,
         patience: float = PATIENCE,
     ) -> None:
@@ -53,9 +67,12 @@ class Server:
         self.on_error = on_error
         self.role_of = role_of
         self.max_body = max_body
+        self.max_held = max_held
+        self.held = 0
         self.max_connections = max_connections
         self.patience = patience
         self._listeners: dict[int, socket.socket] = {}
+        self._door: Door | None = None
         self._paths: dict[str, tuple[int, int]] = {}
         self._connections: set[Task[None]] = set()
 
@@ -83,15 +100,45 @@ class Server:
                 sock.bind(path)
             finally:
                 os.umask(before)
-            sock.listen(128)
+            sock.listen(_BACKLOG)
             self.adopt(sock.detach())
         except OSError as error:
             raise MaestroError(f"cannot listen on {path}: {error.strerror}") from error
         finally:
             sock.close()
 
+    def open_door(self, door: Door | None) -> None:
+        """Listen on TCP by the rules of `door`, on no other address any more; None: not at all.
+
+        A listener that is there already goes on. Raises MaestroError; then there is none.
+        """
+        self._door = None
+        for fd, sock in list(self._listeners.items()):
+            if sock.family != socket.AF_UNIX and (door is None or sock.getsockname()[:2] != door.address):
+                self._stop_listening(fd)
+        if door is None:
+            return
+        door.prepare()
+        self._door = door
+        if any(sock.family != socket.AF_UNIX for sock in self._listeners.values()):
+            return
+        host, port = door.address
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(door.address)
+            sock.listen(_BACKLOG)
+            self.adopt(sock.detach())
+        except OSError as error:
+            raise MaestroError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        finally:
+            sock.close()
+
     def adopt(self, fd: int) -> None:
-        """Answer on a socket that listens already; descriptor and path are the server's from here on."""
+        """Answer on a socket that listens already; descriptor and path are the server's from here on.
+
+        One on TCP answers once its door is open.
+        """
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
         path = sock.getsockname()
@@ -101,12 +148,18 @@ class Server:
         self._listeners[fd] = sock
         self.loop.add_reader(fd, lambda: self._accept(sock))
 
+    def listens_at(self, path: str) -> bool:
+        """Return whether this socket is served."""
+        return path in self._paths
+
+    def listeners(self) -> tuple[int, ...]:
+        """Return the descriptors of all listening sockets."""
+        return tuple(self._listeners)
+
     def close(self) -> None:
         """Stop listening, remove the sockets' paths, end all connections."""
-        for fd, sock in self._listeners.items():
-            self.loop.remove_reader(fd)
-            sock.close()
-        self._listeners.clear()
+        for fd in list(self._listeners):
+            self._stop_listening(fd)
         for path, identity in self._paths.items():
             # Not if it was replaced: it is then another daemon's.
             try:
@@ -118,6 +171,10 @@ class Server:
         self._paths.clear()
         for task in self._connections:
             task.cancel()
+
+    def _stop_listening(self, fd: int) -> None:
+        self.loop.remove_reader(fd)
+        self._listeners.pop(fd).close()
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS):
@@ -139,12 +196,22 @@ class Server:
 
     def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        door = None
         try:
-            peer = Peer.of(sock)
+            if sock.family == socket.AF_UNIX:
+                peer = Peer.of(sock)
+                share = 1 if peer.uid in (0, os.geteuid()) else 0.75
+            else:
+                # the kernel asks a silent peer whether it lives; we would have to wake up for it
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                peer, share, door = Peer(NOBODY, NOBODY, NOBODY), 0.5, self._door
         except OSError:
             sock.close()
             return
-        share = 1 if peer.uid in (0, os.geteuid()) else 0.75
+        if sock.family != socket.AF_UNIX and door is None:
+            sock.close()
+            return
         if len(self._connections) >= self.max_connections * share:
             busy = problem(MaestroError("cannot take one more connection: too many", code="unavailable"))
             try:
@@ -153,7 +220,7 @@ class Server:
                 pass
             sock.close()
             return
-        task = self.loop.spawn(Connection(self, sock, peer).run(), name="connection")
+        task = self.loop.spawn(Connection(self, sock, peer, door).run(), name="connection")
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
 

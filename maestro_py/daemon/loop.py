@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from maestro_py.daemon.waiting import Cancelled, Event, Expired, Future, Signal, Task, TimedOutError
+from maestro_py.timing import Timing
 
 __all__ = ["Cancelled", "Event", "Future", "Loop", "Signal", "Task", "TimedOutError", "Timer"]
 
@@ -77,6 +78,7 @@ class Loop:
 
     clock: where times come from; None is CLOCK_BOOTTIME. on_error(task, error), an attribute, hears of
     exceptions nobody handles: `task` is None for a plain callback. It prints to stderr until replaced.
+    rounds: how long each took, which is how long an event may have waited for its turn.
     """
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
@@ -94,6 +96,7 @@ class Loop:
         self._old_handlers: dict[int, Any] = {}
         self._signal_pipe: tuple[int, int] | None = None
         self._stopping = False
+        self.rounds = Timing()
 
     def time(self) -> float:
         """Return seconds on the loop's clock."""
@@ -312,6 +315,7 @@ class Loop:
     def _round(self) -> None:
         # Looked up first: a callback may close a descriptor, and its number may serve something new.
         entries = [(self._fds.get(fd), mask) for fd, mask in self._wait(self._timeout())]
+        began = self._clock()
         for entry, mask in entries:
             if entry is None:
                 continue
@@ -332,6 +336,7 @@ class Loop:
                     self._call(callback)
         for _ in range(len(self._ready)):
             self._call(self._ready.popleft())
+        self.rounds.add(self._clock() - began)
 
     def _call(self, callback: Callback) -> None:
         try:

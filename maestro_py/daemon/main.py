@@ -5,25 +5,26 @@ from __future__ import annotations
 
 import fcntl
 import getopt
-import grp
 import os
 import resource
 import signal
 import sys
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
 import maestro_py
 from maestro_py import shipped
-from maestro_py.daemon import helpers, log, settings, wanted
+from maestro_py.daemon import access, helpers, intents, log, reexec, settings, wanted
+from maestro_py.daemon.adopt import adopt
 from maestro_py.daemon.api import Api
 from maestro_py.daemon.change import Changer
 from maestro_py.daemon.fetching import Fetcher
-from maestro_py.daemon.http import Peer, Server
-from maestro_py.daemon.loop import Loop
+from maestro_py.daemon.http import Server
+from maestro_py.daemon.loop import Loop, Task
 from maestro_py.daemon.notify import Manager
 from maestro_py.daemon.paths import Paths, base_paths, make_dirs, with_config
-from maestro_py.daemon.router import Role, Router
+from maestro_py.daemon.router import Router
 from maestro_py.daemon.supervisor import Supervisor
 from maestro_py.daemon.tasks import Tasks
 from maestro_py.daemon.upstream import Upstream
@@ -33,10 +34,11 @@ from maestro_py.process import cgroups, kernel, reaper
 from maestro_py.spec.expand import Places
 from maestro_py.spec.layers import Layer
 from maestro_py.spec.model import DaemonConfig
-from maestro_py.state.store import RunStore, Store
+from maestro_py.state.running import RunStore
+from maestro_py.state.store import Store
 
 USAGE = """\
-usage: maestrod [--config FILE] [--root DIR] [--socket PATH] [--check] [--version]
+usage: maestrod [--config FILE] [--root DIR] [--socket PATH] [--check] [--check-state] [--version]
 
 Make this device match its running config, and keep its jobs running. Stays in the foreground.
 
@@ -44,6 +46,7 @@ Make this device match its running config, and keep its jobs running. Stays in t
   --root DIR      keep everything below DIR; needs no root, touches nothing of the system
   --socket PATH   socket of the API (default /run/maestro/maestro.sock, or DIR/run/maestro.sock)
   --check         check the config file and exit
+  --check-state   check whether this version could go on with what is stored, and exit
   --version       print the version and exit
 """
 
@@ -56,13 +59,14 @@ class Arguments:
     root: str = ""
     socket: str = ""
     check: bool = False
+    check_state: bool = False
 
 
 def parse(argv: list[str]) -> Arguments | int:
     """Return the arguments, or the exit status when there is nothing more to do."""
     try:
         options, rest = getopt.gnu_getopt(
-            argv, "h", ["config=", "root=", "socket=", "check", "version", "help"]
+            argv, "h", ["config=", "root=", "socket=", "check", "check-state", "version", "help"]
         )
         if rest:
             raise getopt.GetoptError(f"unexpected argument {rest[0]!r}")
@@ -79,6 +83,8 @@ def parse(argv: list[str]) -> Arguments | int:
             return 0
         if name == "--check":
             found = replace(found, check=True)
+        elif name == "--check-state":
+            found = replace(found, check_state=True)
         elif name == "--config":
             found = replace(found, config=value)
         elif name == "--root":
@@ -101,6 +107,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     daemon = Daemon(arguments, paths)
     try:
+        if arguments.check_state:
+            return daemon.check_state()
         daemon.run()
     except MaestroError as error:
         log.error(str(error))
@@ -116,6 +124,7 @@ class Daemon:
         self.paths = paths
         self.loop = Loop()
         self.loop.on_error = self._on_error
+        self.handover = None if arguments.check_state else reexec.received()
         self.manager = Manager(self.loop)
         self.status = 0
         self._lock = -1
@@ -123,6 +132,7 @@ class Daemon:
         self._failure: MaestroError | None = None
         self.config = DaemonConfig()
         self.server: Server | None = None
+        self._metrics: Task[None] | None = None
         self.groups: cgroups.Cgroups | None = None
 
     def run(self) -> None:
@@ -131,15 +141,19 @@ class Daemon:
         make_dirs(self.paths)
         self._take_lock()
         self._open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if self.handover:
+            self._open_files = self.handover.open_files
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._open_files[1], self._open_files[1]))
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         for number, callback in (
             (signal.SIGTERM, lambda: self.shut_down(None)),
             (signal.SIGINT, lambda: self.shut_down(None)),
+            (signal.SIGPWR, lambda: self.shut_down(None)),
             (signal.SIGHUP, lambda: self.loop.spawn(self._reload(), name="reload")),
             (signal.SIGCHLD, self._reap_strangers),
         ):
             self.loop.add_signal(number, callback)
+        reexec.take_signals()
         self.loop.spawn(self._start(), name="start")
         self.loop.run()
         if self._failure:
@@ -160,34 +174,56 @@ class Daemon:
 
     async def _begin(self) -> None:
         templates = await self._read_files()
+        log.set_level(self.config.log_level)
         self.paths = with_config(self.paths, self.config, self.arguments.socket)
         make_dirs(self.paths)
+        self._generate_files()
         store = Store(self.paths.database)
         run_store = RunStore(os.path.join(self.paths.run, "run.db"))
+        damages = []
         for database in (store, run_store):
             if database.warning:
-                log.error(database.warning)
+                damages.append(database.warning)
         groups = self.groups = cgroups.detect(self._cgroup_base(), own=self._cgroup_file())
         groups.prepare()
-        images = ImageStore(self.paths.images, self.paths.scratch)
+        images = ImageStore(self.paths.images, self.paths.scratch, self.config.disk_reserve)
         images.clean_staging()
         self.store, self.run_store = store, run_store
         self.supervisor = Supervisor(
             self.loop, self.paths, self.config, store, run_store, groups, self._open_files
         )
-        self.supervisor.recover()
+        if self.handover:
+            self.supervisor.generation = self.handover.generation
+        self.supervisor.warnings = damages
+        for warning in damages:
+            self.supervisor.happen("state-damaged", warning)
         tasks = Tasks(self.loop)
-        fetcher = Fetcher(self.loop, images, self.paths.scratch)
+        fetcher = Fetcher(
+            self.loop, images, self.paths.scratch, self.config, self.paths.keys, self.supervisor.happen
+        )
         sources = wanted.load(store, templates, settings.file_layer(self.config))
         self.changer = Changer(self.supervisor, store, images, fetcher, tasks, self._places(), sources)
-        api = Api(self.changer, self.shut_down)
-        router = Router([*api.routes(), *Upstream(self.changer, api).routes()])
-        self.server = Server(self.loop, router, on_error=self._on_error, role_of=self._role_of)
-        self.server.listen(self.paths.socket, 0o666)
+        adopt(self.supervisor, self.changer.wanted.processes)
+        api = Api(self.changer, self.shut_down, self._upgrade)
+        routes = [*api.routes(), *Upstream(self.changer, api).routes()]
+        router = Router(intents.remembering(routes, tasks))
+        self.server = Server(
+            self.loop, router, on_error=self._on_error, role_of=lambda peer: access.role_of(peer, self.config)
+        )
+        for fd in self.handover.listeners if self.handover else ():
+            self.server.adopt(fd)
+        if not self.server.listens_at(self.paths.socket):
+            self.server.listen(self.paths.socket, 0o666)
+        self._open_door()
+        self._keep_metrics()
         self._write_pid_file()
         log.info(f"maestrod {maestro_py.__version__} serves {self.paths.socket}")
         self.manager.ready()
+        self._reap_strangers()
         self.changer.boot()
+        if self.handover:
+            self.supervisor.happen("upgraded", f"maestrod {maestro_py.__version__} took over")
+            await intents.take_up(self.handover.tasks, tasks, router)
 
     async def _read_files(self) -> Layer:
         """Read the config file and all template files; return the templates. Raises MaestroError."""
@@ -233,15 +269,22 @@ class Daemon:
         return given if os.path.exists(given) else "/proc/self/cgroup"
 
     def _take_lock(self) -> None:
+        if self.handover:
+            self._lock = self.handover.lock
+            return
         path = os.path.join(self.paths.run, "maestrod.lock")
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pid = os.read(self._lock, 32).decode().strip()
-            raise MaestroError(
-                f"cannot start: a maestrod runs already below {self.paths.run} (pid {pid})"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                pid = os.pread(self._lock, 32, 0).decode().strip()
+                if not pid.isdigit() or os.path.exists(f"/proc/{pid}"):
+                    raise MaestroError(
+                        f"cannot start: a maestrod runs already below {self.paths.run} (pid {pid})"
+                    ) from None
+                time.sleep(0.005)  # a child it had just forked is on its way out
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
@@ -254,34 +297,68 @@ class Daemon:
         except OSError as error:
             log.warning(f"cannot write {self.paths.pid_file}: {error.strerror}")
 
-    def _role_of(self, peer: Peer) -> Role:
-        """Root and the daemon's own user may do everything, the operators' group may operate, a job may
-        read its own config; the route decides the rest.
-        """
-        if peer.uid in (0, os.geteuid()):
-            return Role.ADMIN
+    def _generate_files(self) -> None:
+        if self.config.generators:
+            from maestro_py.daemon import generators  # only gateways have some
+
+            generators.write_all(self.config, settings.builtins(), self.paths.root)
+
+    def _open_door(self) -> None:
+        """Serve on TCP too when the config file says so; no job suffers when that cannot be."""
+        assert self.server
         try:
-            operators = grp.getgrnam(self.config.operate_group).gr_gid
-        except KeyError:
-            return Role.JOB
-        return Role.OPERATE if operators == peer.gid or operators in peer.groups else Role.JOB
+            self.server.open_door(access.door(self.config, self.paths.state))
+        except MaestroError as error:
+            log.error(str(error))
+
+    def _keep_metrics(self) -> None:
+        """Write the metrics to a file now and then, if the config file says so."""
+        if self._metrics:
+            self._metrics.cancel()
+            self._metrics = None
+        if self.config.metrics_file:
+            from maestro_py.daemon import metrics  # few devices want this
+
+            work = metrics.keep_file(self.changer, self.config.metrics_file, self.config.metrics_interval)
+            self._metrics = self.loop.spawn(work, name="metrics file")
 
     def _reap_strangers(self) -> None:
         """Bury orphans that became our children because we are their sub-reaper."""
-        known = set(helpers.running)
-        if self.server:
-            known |= {unit.launch.pid for unit in self.supervisor.units.values() if unit.launch}
-        reaper.reap_strangers(known)
+        if self.server:  # before that nobody knows which children are jobs
+            jobs = {unit.launch.pid for unit in self.supervisor.units.values() if unit.launch}
+            reaper.reap_strangers(helpers.running | jobs)
 
     async def _reload(self) -> None:
         """Read the files again and apply the difference; a bad file changes nothing."""
         try:
             templates = await self._read_files()
+            self._generate_files()
+            log.set_level(self.config.log_level)
+            self._open_door()
+            self._keep_metrics()
             self.changer.places = self._places()
+            self.changer.fetcher.configure(self.config)
             file = settings.file_layer(self.config)
             self.changer.change("reload", "files", lambda s: replace(s, shipped=templates, file=file))
         except MaestroError as error:
             log.error(f"nothing was reloaded: {error}")
+
+    def check_state(self) -> int:
+        """Say whether this version could go on with configuration and state; changes nothing."""
+        from maestro_py.daemon import trial  # a process of its own
+
+        templates = self.loop.run_until(self._read_files())
+        self.paths = with_config(self.paths, self.config, self.arguments.socket)
+        trial.check(self.paths, templates, settings.file_layer(self.config), self._places())
+        print(maestro_py.__version__)
+        return 0
+
+    async def _upgrade(self) -> dict[str, object]:
+        assert self.server
+        change = reexec.Upgrade(
+            self.supervisor, self.changer.tasks, self.server, self.manager, self._lock, self._open_files
+        )
+        return await change.begin()
 
     def shut_down(self, jobs: str | None) -> None:
         """End the daemon in order. jobs: `stop` or `keep` them; None: as the config file says."""

@@ -6,15 +6,17 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from maestro_py.daemon.router import MethodNotAllowed, Role
+from maestro_py.daemon.tasks import Task
 from maestro_py.errors import InvalidDocument, MaestroError
 
 STATUS = {
     "bad-request": 400,
+    "unauthorized": 401,
     "forbidden": 403,
     "not-found": 404,
     "conflict": 409,
@@ -28,9 +30,14 @@ STATUS = {
 """HTTP status by MaestroError.code; a code that is not here is 500."""
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; not in the socket module
-_TOO_MUCH = 1e18  # what still fits where numbers end up: a 64-bit column, a clock
+_MOST_MARKS = 2_000_000  # in one body: three bytes of JSON can make an object of seventy
+_TOO_MUCH = 1 << 53  # what every reader of JSON has as it is, and a 64-bit column takes
 
 Number = TypeVar("Number", int, float)
+
+
+NOBODY = -1
+"""The uid, gid and pid of a peer that came over TCP."""
 
 
 class Peer:
@@ -55,6 +62,13 @@ class Peer:
         """Return the peer of a connected socket. Raises OSError."""
         pid, uid, gid = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return cls(pid, uid, gid, lambda: _peer_groups(sock))
+
+    @property
+    def who(self) -> str:
+        """Who it is, for messages and records."""
+        if self.uid == NOBODY:
+            return "a client on TCP"
+        return "root" if self.uid == 0 else f"uid {self.uid}"
 
     @property
     def groups(self) -> frozenset[int]:
@@ -88,8 +102,18 @@ class Request:
 
     def json(self) -> Any:
         """Return the body read as JSON. Raises MaestroError `bad-request` that says where it is not."""
+        if sum(map(self.body.count, (b",", b":", b"[", b"{"))) > _MOST_MARKS:
+            raise MaestroError(
+                f"cannot take the request body: it has more than {_MOST_MARKS} commas, colons and brackets",
+                code="too-large",
+            )
         try:
-            return json.loads(self.body, parse_constant=_refuse_constant, object_pairs_hook=_object)
+            return json.loads(
+                self.body,
+                parse_constant=_refuse_constant,
+                parse_float=_number,
+                object_pairs_hook=_object,
+            )
         except json.JSONDecodeError as error:
             why = f"line {error.lineno} column {error.colno}: {error.msg}" if self.body else "it is empty"
         except UnicodeDecodeError:
@@ -99,6 +123,21 @@ class Request:
         except RecursionError:
             why = "it is nested too deeply"
         raise MaestroError(f"cannot read the request body as JSON: {why}", code="bad-request")
+
+    def object(self, *, optional: bool = False) -> dict[str, Any]:
+        """Return the body as a JSON object; an empty one when there is none and it is optional.
+
+        Errors as `json`.
+        """
+        body = {} if optional and not self.body else self.json()
+        if not isinstance(body, dict):
+            raise MaestroError("cannot read the request body: expected a JSON object", code="bad-request")
+        return body
+
+    def header(self, name: str) -> str:
+        """Return the value of a header, "" when it was not sent. name: in lower case."""
+        wanted = name.encode()
+        return next((value.decode("latin-1") for key, value in self.headers if key == wanted), "")
 
     def first(self, name: str, default: str = "") -> str:
         """Return the first value of a query parameter."""
@@ -123,9 +162,9 @@ class Request:
 
         Raises MaestroError `bad-request`.
         """
-        text = self.first(name)
-        if not text:
+        if name not in self.query:
             return default
+        text = self.first(name)
         try:
             value = type(default)(text)
             if 0 <= value < _TOO_MUCH:
@@ -157,6 +196,7 @@ class Stream:
     chunks: AsyncIterator[bytes]
     status: int = 200
     content_type: str = "application/octet-stream"
+    headers: Sequence[tuple[str, str]] = ()
 
 
 Handler = Callable[[Request], Awaitable["Response | Stream"]]
@@ -169,12 +209,50 @@ def json_response(value: object, status: int = 200) -> Response:
     return Response(status, text.encode("utf-8", "replace"))
 
 
+def page(request: Request, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the names on the page asked for, in order, and what the answer says of the next one.
+
+    `?limit=N` makes pages, and `next` in an answer is what the following request has as `after`.
+    Names that come and go between two requests shift no other to a page already read, or yet to come.
+    """
+    after, limit = request.first("after"), request.number("limit", 0)
+    found = sorted(name for name in names if name > after)
+    if not limit or len(found) <= limit:
+        return found, {}
+    return found[:limit], {"next": found[limit - 1]}
+
+
+def accepted(task: Task) -> Response:
+    """Return the answer to work that has begun and goes on: its task's id."""
+    return json_response({"task_id": task.id}, 202)
+
+
+def ndjson(value: object) -> bytes:
+    """Return one line of a stream of JSON values."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+
+
+def conditional(request: Request, answer: Response) -> Response:
+    """Return the answer to a GET with its ETag, or 304 when the client has it already (RFC 9110, 13.1.2).
+
+    The tag is the hash of the body under this daemon's own key: it holds until the daemon is another.
+    """
+    if request.method not in ("GET", "HEAD") or answer.status != 200 or not answer.body:
+        return answer
+    tag = f'"{hash(answer.body) & 0xFFFFFFFFFFFFFFFF:x}"'
+    answer.headers = (*answer.headers, ("etag", tag), ("cache-control", "no-cache"))
+    known = [each.strip().removeprefix("W/") for each in request.header("if-none-match").split(",")]
+    return replace(answer, status=304, body=b"") if tag in known or "*" in known else answer
+
+
 def problem(error: MaestroError, status: int = 0) -> Response:
     """Return an error as application/problem+json (RFC 9457); `status` 0 takes the one of its code."""
     headers: list[tuple[str, str]] = []
     if isinstance(error, MethodNotAllowed):
         status = 405
         headers.append(("allow", ", ".join(error.allow)))
+    if error.code == "unauthorized":
+        headers.append(("www-authenticate", "Bearer"))
     status = status or STATUS.get(error.code, 500)
     problems = error.problems if isinstance(error, InvalidDocument) else ()
     response = json_response(
@@ -199,6 +277,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f'"{twice}" is given twice in one object')
     return found
+
+
+def _number(text: str) -> int | float:
+    """Return a number; 5.0 is 5, as JSON Schema has it."""
+    value = float(text)
+    return int(value) if abs(value) < _TOO_MUCH and value.is_integer() else value
 
 
 def _refuse_constant(name: str) -> object:

@@ -166,8 +166,9 @@ class Networks:
         names = ("resolv.conf", "hosts")
         return PrivateNetwork(fd, tuple((os.path.join(self.files, n), f"/etc/{n}") for n in names))
 
-    def clean(self) -> None:
-        """Remove what an earlier daemon left."""
+    def take_over(self, wanted: Mapping[str, Network]) -> None:
+        """Go on with the networks of processes that an earlier daemon launched; remove all others it left."""
+        self._wanted.update(wanted)
         self._ask()
 
     async def settled(self) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ class Manager:
 
             self._notifier = SystemdNotifier()
         told = {name: environ.pop(name, "") for name in _VARIABLES}
+        self.environ = tuple((name, value) for name, value in told.items() if value)
         mine = told["WATCHDOG_PID"] in ("", str(os.getpid()))
         patience = told["WATCHDOG_USEC"]  # microseconds
         self._interval = int(patience) / 2e6 if mine and patience.isdigit() else 0.0
@@ -38,6 +40,11 @@ class Manager:
         self._say("READY=1")
         if self._notifier and self._interval:
             self._alive()
+
+    def reloading(self) -> None:
+        """Say that the daemon is about to be replaced in place; the new one says that it is ready."""
+        # the time tells systemd which READY=1 belongs to it (sd_notify(3), Type=notify-reload)
+        self._say(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
         """Say that the daemon is about to end."""

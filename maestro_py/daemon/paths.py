@@ -36,6 +36,11 @@ class Paths:
         """Directory of the device's own template files."""
         return os.path.join(os.path.dirname(self.config), "templates")
 
+    @property
+    def keys(self) -> str:
+        """Directory of the public keys that signatures of images are checked by."""
+        return os.path.join(os.path.dirname(self.config), "keys")
+
 
 def base_paths(root: str = "", config: str = "") -> Paths:
     """Return the built-in places; `root` puts all of them below one directory."""

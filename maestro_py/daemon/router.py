@@ -6,7 +6,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from maestro_py.errors import MaestroError, NotFound
@@ -40,9 +41,9 @@ class Route:
     """One row of the table.
 
     pattern: path with parameters that fill a whole segment, as `/v1/jobs/{job}/why`.
-    handler: coroutine function of a Request, or the name of one on the router's `handlers`.
+    handler: coroutine function of a Request, or the name of one to be bound, as `jobs.start`.
     role: the least role that may use it. summary: one line for people.
-    params: what each parameter of path and query means, by name.
+    query: names of the query parameters it takes; None: whatever comes, what is not known is passed over.
     """
 
     method: str
@@ -50,23 +51,22 @@ class Route:
     handler: Any
     role: Role = Role.ADMIN
     summary: str = ""
-    params: Mapping[str, str] = field(default_factory=dict)
+    query: frozenset[str] | None = None
+
+
+def bound(routes: Iterable[Route], handlers: object) -> list[Route]:
+    """Return the routes with the handlers they name on `handlers`. AttributeError when it lacks one."""
+    return [replace(route, handler=attrgetter(route.handler)(handlers)) for route in routes]
 
 
 class Router:
     """Finds the route for a method and a path.
 
-    handlers: the object whose attributes are the handlers that routes name. AttributeError when one is
-    missing, ValueError when two routes are the same or a pattern is malformed: at start, not at a request.
+    ValueError when two routes are the same or a pattern is malformed: at start, not at a request.
     """
 
-    def __init__(self, routes: Iterable[Route], handlers: object = None) -> None:
-        self.routes = tuple(
-            replace(route, handler=getattr(handlers, route.handler))
-            if isinstance(route.handler, str)
-            else route
-            for route in routes
-        )
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
         # By number of segments, then in an order in which fixed segments come before parameters.
         self._tables: dict[int, list[tuple[tuple[str | None, ...], dict[str, Route]]]] = {}
         names: dict[tuple[str | None, ...], dict[str, Route]] = {}
@@ -120,6 +120,22 @@ def parse_query(query: str) -> dict[str, list[str]]:
             name, _, value = part.replace("+", " ").partition("=")
             values.setdefault(decode(name), []).append(decode(value))
     return values
+
+
+def check_query(query: Mapping[str, list[str]], known: Iterable[str]) -> None:
+    """Refuse names nobody reads, and all but the jobs given twice: nothing said is passed over.
+
+    Raises MaestroError `bad-request`.
+    """
+    takes = sorted(known)
+    for name, values in query.items():
+        if len(values) > 1 and name != "job":
+            raise MaestroError(
+                f"cannot read the query parameter {name[:60]!r}: it is given twice", code="bad-request"
+            )
+        if name not in takes:
+            what = f"it takes {', '.join(takes)}" if takes else "it takes none"
+            raise MaestroError(f"cannot read the query parameter {name[:60]!r}: {what}", code="bad-request")
 
 
 def decode(text: str) -> str:

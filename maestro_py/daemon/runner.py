@@ -10,30 +10,30 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from maestro_py.daemon import log
+from maestro_py.daemon.capture import Capture
+from maestro_py.daemon.logroom import LogRoom
 from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.oom import OomWatch
 from maestro_py.daemon.paths import Paths
 from maestro_py.daemon.unit import Unit
 from maestro_py.errors import MaestroError, Unsupported
+from maestro_py.exits import Exit
+from maestro_py.faultpoint import reach
 from maestro_py.lifecycle import Event, Exited, Launched, LaunchFailed, Ready
-from maestro_py.process import accounts, isolation, launcher, pidns, reaper
+from maestro_py.process import accounts, isolation, launcher, netns, pidns, reaper
 from maestro_py.process.cgroups import Cgroups
-from maestro_py.process.output import PIPE_SIZE, Output
+from maestro_py.process.wires import Wires, wanted
 from maestro_py.spec.model import State
 
 if TYPE_CHECKING:
+    from maestro_py.daemon.beside import Commands
     from maestro_py.daemon.networks import Networks
-
-RUSH, GATHER = 0.005, 0.001
-"""A job that writes again within RUSH seconds is read GATHER seconds later, to find more at once."""
-
-FULL, EAGER = PIPE_SIZE * 3 // 4, 500
-"""A job that filled this much of its pipe meanwhile is read at once for the next EAGER times."""
+    from maestro_py.daemon.probing import Probing
 
 POLL = 0.02
 """Seconds between looks at a dying group where the kernel cannot tell us that it is empty."""
@@ -61,7 +61,10 @@ class _Refused(MaestroError):
 
 
 class Runner:
-    """Launches and ends processes; reports through `feed`."""
+    """Launches and ends processes; reports through `feed`.
+
+    record: writes down what is known of a unit, before it goes on. report: (type of event, text, unit).
+    """
 
     def __init__(
         self,
@@ -69,21 +72,24 @@ class Runner:
         paths: Paths,
         cgroups: Cgroups,
         environ: Mapping[str, str],
-        log_size: int,
-        log_files: int,
+        logs: LogRoom,
         open_files: tuple[int, int],
         feed: Callable[[Unit, Event], None],
+        record: Callable[[Unit], None],
+        report: Callable[[str, str, Unit], None],
     ) -> None:
         self.loop = loop
         self.paths = paths
         self.cgroups = cgroups
         self.environ = environ
-        self.log_size = log_size
-        self.log_files = log_files
+        self.capture = Capture(loop, paths, logs, self._said_ok)
         # the daemon raises its own limit; a job starts with what the daemon was given
         self.job_rlimits = (("nofile", *open_files),)
         self.feed = feed
+        self.record = record
+        self.report = report
         self.networks: Networks | None = None
+        self._commands: Commands | None = None
 
     # what the lifecycle asks for
 
@@ -94,25 +100,50 @@ class Runner:
         unit.exit = unit.failure = unit.asked = None
         unit.killed_for_memory = ""
         unit.reported = False
-        if unit.process.network.mode == "private":
-            self.loop.spawn(self._connect(unit), name=f"network of {unit.name}")
-            return
-        if self.networks:
+        private = unit.process.network.mode == "private"
+        if self.networks and not private:
             self.networks.detach(unit.name)  # it may have had one until now
-        self._start(unit)
+        if private or unit.process.pre_start:
+            self.loop.spawn(self._make_ready(unit), name=f"what {unit.name} needs first")
+        else:
+            self._start(unit)
 
-    async def _connect(self, unit: Unit) -> None:
-        """Launch a process once its private network is there; a death alone does not take that away."""
+    async def _make_ready(self, unit: Unit) -> None:
+        """Launch a process once its private network is there and its `pre_start` has succeeded.
+
+        A death alone does not take the network away.
+        """
+        process = unit.process
         try:
-            networks = self._private_networks()
-            await networks.attach(unit.name, unit.process.network, anew=unit.life.tries == 0)
-        except MaestroError as error:
-            self.feed(unit, LaunchFailed(error.message, lasting=isinstance(error, Unsupported)))
+            if process.network.mode == "private":
+                networks = self._private_networks()
+                await networks.attach(unit.name, process.network, anew=unit.life.tries == 0)
+            if process.pre_start and unit.life.state is State.STARTING:
+                await self.commands.pre_start(unit)
+        except (MaestroError, OSError) as error:
+            text = error.message if isinstance(error, MaestroError) else f"cannot start {unit.name}: {error}"
+            self.feed(unit, LaunchFailed(text, lasting=isinstance(error, Unsupported)))
             return
         if unit.life.state is State.STARTING:
             self._start(unit)
         else:
             self.feed(unit, LaunchFailed("it was stopped before it could start", lasting=False))
+
+    def _wires(self, unit: Unit, owner: tuple[int, int]) -> Wires:
+        """Return what a process gets to say more than its output does."""
+        if not wanted(unit.process):
+            if unit.probing:
+                unit.probing.close()
+                unit.probing = None
+            return Wires()
+        return self._probing(unit).open(*owner)
+
+    def _probing(self, unit: Unit) -> Probing:
+        if unit.probing is None:
+            from maestro_py.daemon.probing import Probing
+
+            unit.probing = Probing(self, unit)
+        return unit.probing
 
     def _private_networks(self) -> Networks:
         if self.networks is None:
@@ -121,10 +152,11 @@ class Runner:
             self.networks = Networks(self.loop, self.paths)
         return self.networks
 
-    def recover_networks(self) -> None:
-        """Remove the private networks an earlier daemon left."""
+    def recover_networks(self, units: Collection[Unit]) -> None:
+        """Take over the private networks of these units; others an earlier daemon left are removed."""
         if os.path.exists(os.path.join(self.paths.run, "netns")):
-            self._private_networks().clean()
+            private = {u.name: u.running.network for u in units if u.running.network.mode == "private"}
+            self._private_networks().take_over(private)
 
     def _start(self, unit: Unit) -> None:
         fds: list[int] = []
@@ -149,9 +181,8 @@ class Runner:
 
     def _launch(self, unit: Unit, fds: list[int]) -> None:
         process = unit.process
-        if unit.cgroup is None:
-            unit.cgroup = self.cgroups.create(unit.name, process.limits)
-            unit.oom = OomWatch(self.loop, unit.cgroup)
+        self.open_group(unit)
+        assert unit.cgroup
         assert unit.oom
         unit.oom.launching()
         try:
@@ -159,33 +190,22 @@ class Runner:
         except MaestroError as error:
             raise _Refused(error.message) from error
         owner = (who.uid, who.gid)
-        if unit.output:
-            unit.output.owner = owner
-        else:
-            unit.output = Output(
-                unit.name,
-                self.paths.run,
-                self.paths.log,
-                max_size=self.log_size,
-                max_files=self.log_files,
-                ok_string=None,
-                owner=owner,
-            )
+        self.capture.open(unit, owner)
+        assert unit.output
         unit.output.expect(process.ready.ok_string.encode() or None)
         stdout, stderr = unit.output.child_fds()
         fds += (stdout, stderr)
         stdin = launcher.stdin_file(process.stdin)
         fds.append(stdin)
         isolation.prepare_dirs(process, *owner)
-        private = None
-        if process.network.mode == "private":
-            private = self._private_networks().open(unit.name)
-            fds.append(private.fd)
+        private = self.network_of(unit, fds)
+        wires = self._wires(unit, owner)
+        fds += (fd for fd, _ in wires.passed)
         try:
             spec = launcher.prepare(
                 replace(
                     process,
-                    env=(*process.env, *unit.cgroup.env),
+                    env=(*process.env, *unit.cgroup.env, *wires.env),
                     rlimits=(*self.job_rlimits, *process.rlimits),
                 ),
                 who=who,
@@ -195,18 +215,93 @@ class Runner:
                 stderr_fd=stderr,
                 cgroup_fds=unit.cgroup.join_fds(),
                 private_network=private,
+                shown=wires.shown,
+                passed=wires.passed,
             )
         except MaestroError as error:
             raise _Refused(error.message) from error
-        unit.launch = launch = launcher.start(spec, cgroup_fd=unit.cgroup.clone_fd())
+        launch = launcher.start(
+            spec, cgroup_fd=unit.cgroup.clone_fd(), record=lambda child: self._record_launch(unit, child)
+        )
+        reach("runner.launch.started")
         # after the fork, to be quick; its output is read later all the same
         unit.output.mark_start()
+        self.loop.add_reader(launch.report_fd, lambda: self._report(unit))
+        self._watch(unit, launch)
+
+    def redefined(self, unit: Unit) -> None:
+        """The definition in force of a running unit is another: what is asked of it may be, too."""
+        if unit.pid and (unit.probing or wanted(unit.process)):
+            self._probing(unit).redefined()
+
+    def open_group(self, unit: Unit) -> None:
+        """Make the unit's control group unless it is there. Raises MaestroError."""
+        if unit.cgroup is None:
+            unit.cgroup = self.cgroups.create(unit.name, unit.process.limits)
+            unit.oom = OomWatch(self.loop, unit.cgroup)
+
+    def network_of(self, unit: Unit, fds: list[int]) -> netns.PrivateNetwork | None:
+        """Return the network to join, its descriptor added to `fds`; none for the device's own."""
+        if unit.process.network.mode != "private":
+            return None
+        private = self._private_networks().open(unit.name)
+        fds.append(private.fd)
+        return private
+
+    @property
+    def commands(self) -> Commands:
+        """What runs commands beside processes; most devices never need it."""
+        if self._commands is None:
+            from maestro_py.daemon.beside import Commands
+
+            self._commands = Commands(self)
+        return self._commands
+
+    def _record_launch(self, unit: Unit, launch: launcher.Launch) -> None:
+        unit.launch = launch
+        self.record(unit)
+
+    def _watch(self, unit: Unit, launch: launcher.Launch) -> None:
+        """Be there when the process prints, lacks memory or ends."""
+        assert unit.cgroup
+        assert unit.oom
+        assert unit.output
         unit.cgroup.attach(launch.pid)
         unit.oom.watch(launch.pid)
-        self.loop.add_reader(launch.report_fd, lambda: self._report(unit))
         self.loop.add_reader(launch.pidfd, lambda: self._main_exited(unit))
-        for fd in unit.output.fds():
-            self._watch_output(unit, fd)
+        self.capture.listen(unit)
+
+    # what an earlier daemon left
+
+    def adopt(self, unit: Unit, launch: launcher.Launch) -> None:
+        """Take over a process that an earlier daemon launched. Raises MaestroError."""
+        unit.launch, unit.reported = launch, True
+        self._take_group(unit)
+        assert unit.oom
+        unit.oom.launching()
+        self.capture.open(unit, None)
+        if unit.life.state is State.STARTING:
+            assert unit.output
+            unit.output.expect(unit.running.ready.ok_string.encode() or None)
+        self._watch(unit, launch)
+        if wanted(unit.running):
+            who = accounts.credentials(unit.running)
+            self._probing(unit).take_over(who.uid, who.gid)
+
+    def bury(self, unit: Unit, exit: Exit) -> None:
+        """Take note of a main process that ended without us, and see the rest of its group gone."""
+        unit.exit = exit
+        self._take_group(unit)
+        assert unit.cgroup
+        if unit.cgroup.populated():
+            self.kill(unit)
+            self._watch_drain(unit)
+        else:
+            self._gone(unit)
+
+    def _take_group(self, unit: Unit) -> None:
+        unit.cgroup = self.cgroups.open(unit.name) or self.cgroups.create(unit.name, unit.running.limits)
+        unit.oom = OomWatch(self.loop, unit.cgroup)
 
     def terminate(self, unit: Unit) -> None:
         """Ask every process of the unit to end, with its stop signal."""
@@ -268,6 +363,7 @@ class Runner:
         """Freeze every process of the unit; it takes a moment, see `Cgroup.frozen`."""
         if unit.cgroup and unit.pid:
             unit.paused = who
+            self.record(unit)
             unit.cgroup.freeze(True)
 
     def resume(self, unit: Unit) -> None:
@@ -281,6 +377,7 @@ class Runner:
                 unit.cgroup.freeze(False)
             except OSError as error:
                 log.error(f"cannot thaw {unit.name}: {error.strerror}")
+            self.record(unit)
 
     def release(self, unit: Unit, *, forget: bool = False) -> None:
         """Give back the group of a unit that is down; when it is forgotten, its output too."""
@@ -300,6 +397,9 @@ class Runner:
         if unit.output and forget:
             unit.output.remove()
             unit.output = None
+        if unit.probing:
+            unit.probing.close()
+            unit.probing = None
 
     # what comes back
 
@@ -317,32 +417,9 @@ class Runner:
         else:
             unit.failure = failure
 
-    def _pump(self, unit: Unit, fd: int) -> None:
-        output = unit.output
-        if output is None:
-            return
-        before = output.position
-        if output.pump(fd):
-            self._report(unit)
-            self.feed(unit, Ready())
-        unit.written.notify()
-        now = self.loop.time()
-        moved, since = output.position - before, now - unit.pumped
-        unit.pumped = now
-        if since > RUSH:
-            unit.eager = 0
-        elif moved >= FULL:
-            unit.eager = EAGER  # it fills the pipe while we wait: waiting would hold it up
-        elif unit.eager:
-            unit.eager -= 1
-        if since < RUSH and not unit.eager and not output.waiting:
-            # it writes line by line: let some gather in the pipe, a wake-up for each costs more than they do
-            self.loop.remove_reader(fd)
-            self.loop.call_later(GATHER, lambda: self._watch_output(unit, fd))
-
-    def _watch_output(self, unit: Unit, fd: int) -> None:
-        if unit.output and unit.launch and fd in unit.output.fds():
-            self.loop.add_reader(fd, lambda: self._pump(unit, fd))
+    def _said_ok(self, unit: Unit) -> None:
+        self._report(unit)
+        self.feed(unit, Ready())
 
     def _main_exited(self, unit: Unit) -> None:
         launch = unit.launch
@@ -361,6 +438,7 @@ class Runner:
         self.loop.remove_reader(launch.pidfd)
         os.close(launch.pidfd)
         if unit.cgroup and unit.cgroup.populated():
+            self.record(unit)  # how it ended is known to us alone
             if unit.life.state is not State.STOPPING:
                 self.kill(unit)  # its descendants do not outlive it
             self._watch_drain(unit)
@@ -388,15 +466,16 @@ class Runner:
 
     def _gone(self, unit: Unit) -> None:
         """The last process is gone: take what it left behind and tell the lifecycle."""
-        if unit.output:
-            for fd in unit.output.fds():
-                self.loop.remove_reader(fd)
-            if unit.output.finish():
-                self.feed(unit, Ready())
-            unit.written.notify()
+        if unit.exit and unit.running.post_stop and not unit.cleaning:
+            unit.cleaning = True
+            after = self.commands.post_stop(unit, lambda: self._gone(unit))
+            self.loop.spawn(after, name=f"post_stop of {unit.name}")
+            return
+        self.capture.finish(unit)
         self._thaw(unit)  # an empty group may be frozen too
         exit, failure = unit.exit, unit.failure
-        unit.launch = None
+        unit.launch = unit.exit = None
+        unit.cleaning = False
         if failure is not None:
             where = f" in the root {unit.running.root}" if unit.running.root else ""
             self.feed(unit, LaunchFailed(failure.message + where, failure.errno in _LASTING))

@@ -41,7 +41,26 @@ async def read_config(loop: Loop, path: str, cache_dir: str) -> tuple[DaemonConf
     data = await _load(loop, path, cache_dir)
     if data is None:
         return DaemonConfig(), []
-    return read_daemon_config(data, environ=os.environ, builtins=builtins(), source=path)
+    known, notes = _platform(data)
+    config, warnings = read_daemon_config(
+        data, environ=os.environ, builtins={**builtins(), **known}, source=path
+    )
+    return config, [*notes, *warnings]
+
+
+def _platform(document: object) -> tuple[dict[str, str], list[Problem]]:
+    """Return the variables that the platform readers of a daemon's file define, and what went wrong."""
+    from maestro_py.spec import platform  # a device without a file of its own pays nothing for it
+
+    found: dict[str, str] = {}
+    notes: list[Problem] = []
+    for name, path in platform.readers(document):
+        try:
+            found |= platform.identity(load_json(_read(path), path)) if path else platform.TEST_PLATFORM
+        except (MaestroError, ValueError) as error:
+            why = " ".join(str(error).split())
+            notes.append(Problem("platform_readers", f"{name}: {why}; its variables are not defined"))
+    return found, notes
 
 
 async def _load(loop: Loop, path: str, cache_dir: str) -> Any:
@@ -97,23 +116,26 @@ async def template_layer(loop: Loop, directories: tuple[str, ...]) -> tuple[Laye
     """Return the templates of some directories, later ones on top. Raises InvalidDocument."""
     templates: list[TemplateSpec] = []
     warnings: list[Problem] = []
+    for path in _template_files(directories):
+        if path.endswith(".json"):
+            data = load_json(_read(path), path)
+        else:
+            data = (await helpers.run(loop, "maestro_py.spec.yamltext", args=(path,)))["document"]
+        found, notes = read_templates(data, path)
+        templates += found
+        warnings += notes
+    return layer(templates=templates), warnings
+
+
+def _template_files(directories: tuple[str, ...]) -> list[str]:
+    found: list[str] = []
     for directory in directories:
         try:
             names = sorted(os.listdir(directory))
         except OSError:
             continue
-        for name in names:
-            path = os.path.join(directory, name)
-            if name.endswith(".json"):
-                data = load_json(_read(path), path)
-            elif name.endswith((".yaml", ".yml")):
-                data = (await helpers.run(loop, "maestro_py.spec.yamltext", args=(path,)))["document"]
-            else:
-                continue
-            found, notes = read_templates(data, path)
-            templates += found
-            warnings += notes
-    return layer(templates=templates), warnings
+        found += [os.path.join(directory, n) for n in names if n.endswith((".json", ".yaml", ".yml"))]
+    return found
 
 
 def check(paths: Paths) -> int:
@@ -124,10 +146,17 @@ def check(paths: Paths) -> int:
     try:
         with open(paths.config, "rb") as file:
             data = load(file.read(), paths.config)
+        known, unread = _platform(data)
         config, warnings = read_daemon_config(
-            data, environ=os.environ, builtins=builtins(), source=paths.config
+            data, environ=os.environ, builtins={**builtins(), **known}, source=paths.config
         )
-        errors, notes = check_references(config.jobs, config.templates, (), ())
+        files = [
+            template
+            for path in _template_files((shipped.templates(), paths.local_templates))
+            for template in read_templates(load(_read(path), path), path)[0]
+        ]
+        templates = {template.name: template for template in (*files, *config.templates)}
+        errors, notes = check_references(config.jobs, templates.values(), (), ())
         if errors:
             raise InvalidDocument(paths.config, errors)
     except OSError as error:
@@ -136,7 +165,7 @@ def check(paths: Paths) -> int:
     except MaestroError as error:
         print(f"maestrod: {error}", file=sys.stderr)
         return 1
-    for warning in (*warnings, *notes):
+    for warning in (*unread, *warnings, *notes):
         print(f"{paths.config}: warning: {warning}", file=sys.stderr)
     print(f"{paths.config}: good: {len(config.jobs)} jobs, {len(config.templates)} templates")
     return 0

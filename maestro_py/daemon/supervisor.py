@@ -9,13 +9,17 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
+from maestro_py.budget import RestartBudget
 from maestro_py.daemon import log
+from maestro_py.daemon.ledger import DAEMON_STOPS, Ledger
+from maestro_py.daemon.logroom import LogRoom
 from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.paths import Paths
 from maestro_py.daemon.runner import Runner
 from maestro_py.daemon.unit import Unit
 from maestro_py.daemon.waiting import Signal
-from maestro_py.errors import MaestroError, NotFound
+from maestro_py.errors import NotFound
+from maestro_py.faultpoint import reach
 from maestro_py.lifecycle import (
     ALIVE,
     Again,
@@ -35,28 +39,37 @@ from maestro_py.lifecycle import (
 )
 from maestro_py.plan import IDLE
 from maestro_py.process.cgroups import Cgroups
-from maestro_py.process.kernel import boot_id
 from maestro_py.spec.model import DaemonConfig, ResolvedProcess, RestartPolicy, State
-from maestro_py.state.events import Happened, History
-from maestro_py.state.store import Note, RunStore, Store
-
-FLUSH_AFTER = 0.02
-"""Seconds in which identities and events are gathered for one write to the run database."""
-
-NOTE_AFTER = 1.0
-"""Seconds in which changed causes are gathered for one write to the state database: flash wears."""
+from maestro_py.state.running import RunStore
+from maestro_py.state.store import Store
 
 DEATHS = frozenset(
-    {Kind.EXIT, Kind.SIGNAL, Kind.OOM, Kind.NOT_READY, Kind.LAUNCH, Kind.DEPENDENCY, Kind.UNKNOWN}
+    {
+        Kind.EXIT,
+        Kind.SIGNAL,
+        Kind.OOM,
+        Kind.NOT_READY,
+        Kind.HEALTH,
+        Kind.WATCHDOG,
+        Kind.LAUNCH,
+        Kind.DEPENDENCY,
+        Kind.UNKNOWN,
+    }
 )
 """Causes that nobody asked for."""
 
-DAEMON_STOPS = Cause(Kind.ASKED, "the daemon stops")
+_URGENT = {
+    "process-failed": log.error,
+    "process-restarting": log.warning,
+    "state-damaged": log.error,
+}
+"""How events are logged that somebody should look at, by type."""
 
-KEEP_EVENTS = 1000
+CLEAN_AFTER = 1.0
+"""Seconds in which changes of the processes are gathered before their logs are looked through."""
 
-EVENTS_PER_BOOT = 1_000_000
-"""Event ids set aside for each boot, so that they grow for ever without a write to disk for each."""
+BURST = 10
+"""Seconds of the device's restart budget that may be spent at once."""
 
 _HOLDING = ALIVE | {State.RESTARTING}
 """States in which a unit keeps its group and its network."""
@@ -76,45 +89,39 @@ class Supervisor:
         open_files: tuple[int, int],
     ) -> None:
         self.loop = loop
+        self.began = loop.time()
         self.paths = paths
         self.store = store
         self.run_store = run_store
         self.cgroups = cgroups
         self.units: dict[str, Unit] = {}
         self.changed = Signal(loop)
-        self.happened = Signal(loop)
-        self.history = self._continue_history()
-        self.boot_id = boot_id()
+        self.ledger = Ledger(loop, store, run_store)
+        self.happened = self.ledger.happened
+        self.history = self.ledger.history
         self.runner = Runner(
             loop,
             paths,
             cgroups,
             dict(os.environ),
-            config.log_max_size,
-            config.log_max_files,
+            LogRoom.of(paths.log, config),
             open_files,
             self.feed,
+            self.record,
+            lambda type, text, unit: self.happen(type, text, process=unit.name),
         )
+        self.budget = RestartBudget(config.restart_rate, int(config.restart_rate * BURST))
+        self.observers: list[Callable[[Unit, State], None]] = []  # hear of each change of state
         self.ending = False
+        self.warnings: list[str] = []  # what went wrong at the start, for everybody who asks for the status
+        self.generation = 0  # how often this daemon was replaced in place
+        self.continues = False  # an earlier daemon's processes were taken over
         self._queue: deque[tuple[Unit, Event]] = deque()
         self._draining = False
         self._dependents: dict[str, set[str]] = {}
-        self._identities: dict[str, tuple[str, int, int, str] | None] = {}
-        self._new_events: list[Happened] = []
-        self._flushing = False
-        self._notes = store.notes()
-        self._dirty_notes: set[str] = set()
         self._chance = 0
-
-    def _continue_history(self) -> History:
-        """Go on where the run database ends; after a reboot, further up than any id given before."""
-        earlier = [Happened(*row) for row in self.run_store.events()]
-        if earlier:
-            return History(KEEP_EVENTS, earlier)
-        first = self.store.entries("counter").get("event", 0)
-        first = first if isinstance(first, int) else 0
-        self.store.change({("counter", "event"): first + EVENTS_PER_BOOT})
-        return History(KEEP_EVENTS, first=first + 1)
+        self._sharing = False
+        self._cleaning = False
 
     # units
 
@@ -130,7 +137,8 @@ class Supervisor:
         unit = self.units.get(process.name)
         if unit is None:
             unit = self.units[process.name] = Unit(process, Signal(self.loop))
-            note = self._notes.get(process.name, Note())
+            self._share_logs()
+            note = self.ledger.note_of(process.name)
             unit.stopped_by_hand = note.stopped
             if note.cause:
                 kind, _, text = note.cause.partition(": ")
@@ -140,8 +148,10 @@ class Supervisor:
         for name in unit.process.depends_on:
             self._dependents.get(name, set()).discard(process.name)
         unit.process = process
+        self.runner.redefined(unit)
         for name in process.depends_on:
             self._dependents.setdefault(name, set()).add(process.name)
+        self.ledger.touch(unit)
         return unit
 
     def forget(self, process: str) -> None:
@@ -153,10 +163,38 @@ class Supervisor:
             self._dependents.get(name, set()).discard(process)
         self.runner.release(unit, forget=True)
         unit.written.notify()
-        if self._notes.pop(process, None):
-            self._dirty_notes.discard(process)
-            self.store.forget(process)
+        self.ledger.forget(process)
+        self._share_logs()
         self.changed.notify()
+
+    def _share_logs(self) -> None:
+        """The number of processes has changed, and so has what each may log: once for many of them."""
+        if not self._sharing:
+            self._sharing = True
+            self.loop.call_soon(self._resize_logs)
+        if not self._cleaning:
+            self._cleaning = True
+            self.loop.call_later(CLEAN_AFTER, self._clean_logs)
+
+    def _resize_logs(self) -> None:
+        self._sharing = False
+        capture = self.runner.capture
+        size = capture.logs.size_for(len(self.units))
+        if size != capture.log_size:
+            capture.log_size = size
+            for unit in self.units.values():
+                if unit.output:
+                    unit.output.resize(size)
+
+    def _clean_logs(self) -> None:
+        self._cleaning = False
+        try:
+            deleted = self.runner.capture.logs.clean(self.units)
+        except OSError as error:
+            log.warning(f"cannot clean up {self.paths.log}: {error.strerror}")
+        else:
+            if deleted:
+                log.info(f"logs are more than log_total_size; deleted {', '.join(deleted)}")
 
     def deps_ready(self, unit: Unit) -> bool:
         """Whether everything the unit depends on is ready."""
@@ -175,45 +213,75 @@ class Supervisor:
                 self._handle(*self._queue.popleft())
         finally:
             self._draining = False
+            self.ledger.flush()
 
     def _handle(self, unit: Unit, event: Event) -> None:
         before = unit.life
         if self.ending and isinstance(event, (Start, Again, DepsReady)):
             return
-        now = Now(self.loop.time(), self.deps_ready(unit), self._next_chance())
+        time_now = self.loop.time()
+        now = Now(time_now, self.deps_ready(unit), self._next_chance(), self.budget.wait(time_now))
         unit.life, effects = step(before, event, unit.process, now)
         after = unit.life
         ended = before.state in ALIVE and (after.state is not before.state or Effect.LAUNCH in effects)
         if ended and after.cause.kind in DEATHS and not after.completed and after.state is not State.RUNNING:
             unit.death = after.cause
+            unit.deaths += after.cause.kind is not Kind.DEPENDENCY
+        if after.tries > before.tries:
+            self.budget.take(now.time)
         if after.timer != before.timer:
-            self._arm(unit)
+            self.arm(unit)
+        if after.restarts > before.restarts:
+            unit.restarts[after.cause.kind.value] = unit.restarts.get(after.cause.kind.value, 0) + 1
+        if before.state is State.STARTING and after.state is State.RUNNING and unit.launched is not None:
+            unit.ready_after = now.time - unit.launched
+        if after.state is not before.state:
+            unit.since = time.time()
+        if after != before or isinstance(event, Launched):
+            self.ledger.touch(unit)
+        if effects:
+            self.ledger.flush()  # first the intent, then the effect
         for effect in effects:
             if effect is Effect.LAUNCH:
+                reach("supervisor.launch.intended")
+                unit.launched = now.time
                 self.runner.launch(unit)
             elif effect is Effect.TERMINATE:
+                reach("supervisor.terminate.intended")
                 self.runner.terminate(unit)
             else:
+                reach("supervisor.kill.intended")
                 self.runner.kill(unit)
-        if unit.launch and (Effect.LAUNCH in effects or isinstance(event, Launched)):
-            identity = (self.boot_id, unit.launch.pid, unit.launch.start_ticks, unit.name)
-            self._identities[unit.name] = identity
         if after.state is not before.state or after.cause != before.cause:
             self._note_change(unit, before.state)
-        if after.state not in ALIVE and before.state in ALIVE:
-            self._identities[unit.name] = None
+        if unit.probing:
+            unit.probing.follow(before.state)
         if after.state not in _HOLDING and before.state in _HOLDING:
             self.runner.release(unit)
+        if after.state is State.FAILED and before.state is not State.FAILED:
+            self._after_failure(unit)
         if after.ready is not before.ready:
             self._tell_dependents(unit)
         self.changed.notify()
+
+    def _after_failure(self, unit: Unit) -> None:
+        wish = unit.process.on_failure
+        if self.ending or not (wish.command or wish.job):
+            return
+        if wish.command:
+            self.loop.spawn(self.runner.commands.on_failure(unit), name=f"on_failure of {unit.name}")
+            return
+        for other in list(self.units.values()):
+            if wish.job in other.process.members:
+                self.start(other.name)
 
     def _next_chance(self) -> float:
         # low-discrepancy sequence: spreads restarts evenly without importing a random generator
         self._chance = (self._chance + 0x9E3779B9) & 0xFFFFFFFF
         return self._chance / 0x100000000
 
-    def _arm(self, unit: Unit) -> None:
+    def arm(self, unit: Unit) -> None:
+        """Set the clock for the timer of a unit's life."""
         self._cancel_timer(unit)
         if unit.life.timer is not None:
             unit.timer = self.loop.call_at(unit.life.timer, lambda: self.feed(unit, Timer()))
@@ -238,40 +306,23 @@ class Supervisor:
     def _note_change(self, unit: Unit, before: State) -> None:
         life = unit.life
         if life.state is not before:
-            unit.since = time.time()
             text = life.state.value
             if life.state is State.STARTING and unit.pid:
                 text += f" (pid {unit.pid})"
-            if life.cause.text and life.state in (
-                State.RESTARTING,
-                State.FAILED,
-                State.STOPPED,
-                State.STOPPING,
+            again = life.state is State.STARTING and before in ALIVE  # no pause between two lives
+            if life.cause.text and (
+                again or life.state in (State.RESTARTING, State.FAILED, State.STOPPED, State.STOPPING)
             ):
                 text += f": {life.cause.text}"
             self.happen(f"process-{life.state.value.lower().replace('_', '-')}", text, process=unit.name)
-        self._remember(unit)
+            for observe in self.observers:
+                observe(unit, before)
+        self.ledger.remember(unit)
 
-    def _remember(self, unit: Unit) -> None:
-        cause = unit.life.cause
-        if unit.death.text and cause in (Cause(), DAEMON_STOPS):
-            cause = unit.death  # still worth knowing after a restart of the daemon
-        note = Note(unit.stopped_by_hand, f"{cause.kind.value}: {cause.text}" if cause.text else "")
-        if note == self._notes.get(unit.name, Note()):
-            return
-        self._notes[unit.name] = note
-        if not self._dirty_notes:
-            self.loop.call_later(NOTE_AFTER, self.flush_notes)
-        self._dirty_notes.add(unit.name)
-
-    def flush_notes(self) -> None:
-        """Write what is remembered of the units that changed."""
-        dirty, self._dirty_notes = self._dirty_notes, set()
-        try:
-            for name in sorted(dirty):
-                self.store.note(name, self._notes[name], durable=False)
-        except MaestroError as error:
-            log.error(str(error))
+    def record(self, unit: Unit) -> None:
+        """Write down now what is known of a unit."""
+        self.ledger.touch(unit)
+        self.ledger.flush()
 
     def happen(self, type: str, message: str, *, job: str = "", process: str = "") -> None:
         """Record an event and tell whoever follows."""
@@ -279,24 +330,11 @@ class Supervisor:
             unit = self.units.get(process)
             if unit and not unit.process.composite_id:
                 job = process
-        event = self.history.add(time.time(), type, message, job=job, process=process)
-        log.info(f"{process or job}: {message}" if process or job else message)
-        self._new_events.append(event)
-        if not self._flushing:
-            self._flushing = True
-            self.loop.call_later(FLUSH_AFTER, self.flush)
-        self.happened.notify()
-
-    def flush(self) -> None:
-        """Write gathered identities and events to the run database."""
-        self._flushing = False
-        identities, self._identities = self._identities, {}
-        events, self._new_events = self._new_events, []
-        rows = [(e.id, e.time, e.type, e.job, e.process, e.message) for e in events]
-        try:
-            self.run_store.flush(identities, rows, KEEP_EVENTS)
-        except MaestroError as error:
-            log.error(str(error))
+        event = self.ledger.add_event(type, message, job, process)
+        say = _URGENT.get(type, log.info)
+        say(message, event=type, event_id=event.id, job=job, process=process)
+        if not self._draining:
+            self.ledger.flush()
 
     # what people ask for
 
@@ -313,9 +351,8 @@ class Supervisor:
         unit = self.unit(process)
         unit.stopped_by_hand = by_hand
         self.feed(unit, Stop(cause))
-        self._remember(unit)
-        if by_hand and unit.process.restart.policy is RestartPolicy.UNLESS_STOPPED:
-            self.store.note(process, self._notes[process], durable=True)
+        lasting = by_hand and unit.process.restart.policy is RestartPolicy.UNLESS_STOPPED
+        self.ledger.remember(unit, now=lasting)
 
     def restart(self, process: str, cause: Cause) -> None:
         """Stop a unit if it runs, and start it."""
@@ -366,23 +403,6 @@ class Supervisor:
             else:
                 self.stop(process, cause)
 
-    def recover(self) -> None:
-        """End what an earlier daemon that crashed left running: nothing is ever run twice."""
-        for name in self.cgroups.existing():
-            group = self.cgroups.open(name)
-            if group is None:
-                continue
-            if group.populated():
-                log.warning(f"{name}: ending {len(group.pids())} processes left over from an earlier daemon")
-                group.kill()
-                deadline = self.loop.time() + 5
-                while group.populated() and self.loop.time() < deadline:
-                    time.sleep(0.005)
-            if not group.remove():
-                log.warning(f"{name}: its control group is still in use")
-            group.close()
-        self.runner.recover_networks()
-
     async def shut_down(self, *, keep: bool) -> None:
         """Stop every unit, dependents before what they depend on, or leave them all running.
 
@@ -402,5 +422,7 @@ class Supervisor:
             await self.changed.wait()
         if self.runner.networks:
             await self.runner.networks.settled()
-        self.flush()
-        self.flush_notes()
+        self.ledger.flush()
+        self.ledger.flush_notes()
+        if not keep:
+            self.ledger.forget_everybody()

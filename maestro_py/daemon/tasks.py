@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
+from maestro_py.daemon import log
 from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.waiting import Cancelled, Signal, TimedOutError
-from maestro_py.errors import InvalidDocument, MaestroError, NotFound
+from maestro_py.errors import Conflict, InvalidDocument, MaestroError, NotFound
 
 KEEP = 100
 """Ended tasks that stay askable."""
 
 
 class Task:
-    """One piece of work. status: queued, running, complete or failed (upstream's task states)."""
+    """One piece of work. status: queued, running, complete or failed (upstream's task states).
+
+    cancel: ends work that has not changed anything yet; None: there is nothing to cancel any more.
+    """
 
     def __init__(self, task_id: str, kind: str, subject: str, changed: Callable[[], None]) -> None:
         self.id = task_id
@@ -29,21 +33,31 @@ class Task:
         self.error: dict[str, Any] | None = None
         self.progress: dict[str, dict[str, Any]] = {}
         self.messages: list[str] = []
+        self.cancel: Callable[[], None] | None = None
+        self.request: dict[str, Any] | None = None  # what was asked for, see `intents`
         self._changed = changed
+
+    def commit(self) -> None:
+        """Note that from here on something changes on the device: it is too late to cancel."""
+        self.cancel = None
 
     def say(self, message: str) -> None:
         """Add a line for people."""
         self.messages.append(message)
         self._changed()
 
-    def advance(self, subject: str, what: str, done: int, total: int | None, state: str) -> None:
-        """Note how far one part is; bytes for downloads."""
+    def advance(
+        self, subject: str, what: str, done: int, total: int | None, state: str, *, rate: int | None = None
+    ) -> None:
+        """Note how far one part is; bytes for downloads, and bytes a second."""
         self.progress[subject] = {
             "subject": subject,
             "what": what,
             "done": done,
             "total": total,
             "state": state,
+            "rate": rate,
+            "eta": round((total - done) / rate) if rate and total else None,
         }
         self._changed()
 
@@ -56,6 +70,7 @@ class Task:
         """End it, well or not."""
         self.status = "failed" if error else "complete"
         self.ended = time.time()
+        self.cancel = None
         if isinstance(error, MaestroError):
             self.error = {"code": error.code, "message": error.message, "hint": error.hint}
             if isinstance(error, InvalidDocument):
@@ -71,6 +86,7 @@ class Task:
             "kind": self.kind,
             "subject": self.subject,
             "status": self.status,
+            "cancellable": self.cancel is not None,
             "created": self.created,
             "ended": self.ended,
             "error": self.error,
@@ -86,12 +102,22 @@ class Tasks:
         self._loop = loop
         self._tasks: dict[str, Task] = {}
         self.changed = Signal(loop)
+        self.next_id = ""  # of the task that is run next, when it goes on with an earlier one
 
     def run(
-        self, kind: str, subject: str, work: Callable[[Task], Coroutine[Any, Any, None]], *, task_id: str = ""
+        self,
+        kind: str,
+        subject: str,
+        work: Callable[[Task], Coroutine[Any, Any, None]],
+        *,
+        task_id: str = "",
+        cancellable: bool = False,
     ) -> Task:
-        """Start work as a task; its outcome ends the task. A known id is refused."""
-        task_id = task_id or os.urandom(8).hex()
+        """Start work as a task; its outcome ends the task. A known id is refused.
+
+        cancellable: it may be cancelled until it calls `commit`.
+        """
+        task_id = task_id or self.next_id or os.urandom(8).hex()
         if task_id in self._tasks:
             raise MaestroError(f"cannot start task {task_id}: a task of this id exists", code="conflict")
         task = self._tasks[task_id] = Task(task_id, kind, subject, self.changed.notify)
@@ -102,17 +128,51 @@ class Tasks:
             try:
                 await work(task)
             except Cancelled:
+                if cancelled:
+                    error = MaestroError(f"cannot {kind} {subject}: it was cancelled, nothing was changed")
+                    error.code = "cancelled"
+                    task.finish(error)
+                    return
                 task.finish(MaestroError(f"{kind} {subject} was cancelled: the daemon stops"))
                 raise
             except MaestroError as error:
                 task.finish(error)
+                log.warning(f"{kind} {subject} failed: {error.message.splitlines()[0]}", event="task-failed")
             except Exception as error:
                 task.finish(error)
                 raise
             else:
                 task.finish()
 
-        self._loop.spawn(body(), name=f"{kind} {subject}")
+        running = self._loop.spawn(body(), name=f"{kind} {subject}")
+        cancelled: list[bool] = []
+
+        def cancel() -> None:
+            task.cancel = None
+            cancelled.append(True)
+            running.cancel()
+
+        if cancellable:
+            task.cancel = cancel
+        return task
+
+    async def cancel(self, task: Task) -> None:
+        """End a task before it changes anything, and see it ended. Raises Conflict when it is too late."""
+        if task.ended is not None:
+            raise Conflict(f"cannot cancel task {task.id}: it has ended")
+        if task.cancel is None:
+            raise Conflict(f"cannot cancel task {task.id}: it is being carried out")
+        task.cancel()
+        while task.ended is None:
+            await self.changed.wait()
+
+    def restore(self, row: Mapping[str, Any]) -> Task:
+        """Make a task askable again that an earlier daemon had; the row is that of `Task.to_json`."""
+        task = Task(row["task_id"], row["kind"], row["subject"], self.changed.notify)
+        task.status, task.created, task.ended = row["status"], row["created"], row["ended"]
+        task.error, task.messages = row["error"], list(row["messages"])
+        task.progress = {part["subject"]: part for part in row["progress"]}
+        self._tasks[task.id] = task
         return task
 
     def get(self, task_id: str) -> Task:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from maestro_py.daemon.loop import Timer as LoopTimer
 from maestro_py.daemon.oom import OomWatch
@@ -14,6 +15,9 @@ from maestro_py.process import launcher
 from maestro_py.process.cgroups import Cgroup
 from maestro_py.process.output import Output
 from maestro_py.spec.model import ResolvedProcess
+
+if TYPE_CHECKING:
+    from maestro_py.daemon.probing import Probing
 
 DESCRIPTORS = 8
 """Descriptors a running process takes at most: pidfd, report, two FIFOs, log, group and its limits."""
@@ -41,14 +45,21 @@ class Unit:
         self.exit: Exit | None = None
         self.killed_for_memory = ""
         self.death = Cause()  # the last one nobody asked for
+        self.deaths = 0  # of those, since the daemon knows it; not for a dependency's sake
         self.asked: tuple[int, str] | None = None  # last signal sent by hand, and by whom
         self.paused = ""  # by whom
+        self.restarts: dict[str, int] = {}  # since the daemon knows it, by kind of cause
+        self.launched: float | None = None  # the loop's time of the last launch
+        self.ready_after: float | None = None  # seconds from its last launch to RUNNING
         self.cgroup: Cgroup | None = None
         self.oom: OomWatch | None = None
         self.output: Output | None = None
         self.pumped = 0.0
         self.eager = 0  # readings of its output that do not wait for more
         self.watching: int | None = None
+        self.listening = False  # its output is read
+        self.probing: Probing | None = None
+        self.cleaning = False  # its post_stop runs
 
     @property
     def name(self) -> str:

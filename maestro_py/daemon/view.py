@@ -72,7 +72,7 @@ class View:
             pid=unit.pid,
             restarts=life.restarts,
             since=unit.since,
-            cause="" if life.state is State.RUNNING and not life.restarts else life.cause.text,
+            cause=self._cause(unit),
             ready=life.state is State.RUNNING,
             paused=bool(unit.paused),
             last_death=unit.death.text,
@@ -83,6 +83,21 @@ class View:
             use = unit.cgroup.memory()
             row["memory"] = {"current": use.current, "peak": use.peak, "limit": use.limit}
         return row
+
+    def _memory(self, unit: Unit) -> tuple[int | None, int | None, int | None]:
+        if unit.cgroup is None or unit.pid is None:
+            return None, None, None
+        use = unit.cgroup.memory()
+        return use.current, use.peak, use.limit
+
+    def _cause(self, unit: Unit) -> str:
+        """Return the one line that says why a unit is as it is."""
+        held = self.changer.sources.held.get(unit.name)
+        if unit.life.state is not State.RUNNING:
+            return unit.life.cause.text
+        if held and held.refused:
+            return held.reason
+        return unit.life.cause.text if unit.life.restarts else ""
 
     def why(self, name: str) -> list[str]:
         """Return why a job is in its state, in sentences."""
@@ -103,6 +118,8 @@ class View:
             held.reason if held else "",
             paused=unit.paused,
             death=unit.death.text,
+            needs={n: u.process.depends_on for n, u in self.supervisor.units.items()},
+            memory=self._memory(unit),
         )
         if job.composite_id:
             lines.insert(

@@ -3,7 +3,8 @@
 
 shipped templates < config file < document < stored configs, then what a person enabled or disabled.
 A new document has the last word on the jobs and configs it names.
-A process whose new version could not be had is *held*: the pieces it ran with stay in force for it.
+A process whose new version could not be had, or did not prove itself, is *held*: the pieces it ran with
+stay in force for it. One that runs a new version is *on trial*: the pieces to go back to are kept.
 """
 
 from __future__ import annotations
@@ -28,10 +29,15 @@ from maestro_py.state.store import Key, Store
 
 @dataclass(frozen=True)
 class Held:
-    """A process that stays as it was, and why."""
+    """A process that stays as it was, and why.
+
+    refused: the definition that was tried and rolled back; it is not tried again while it is what the
+    sources say. None: it could not be tried.
+    """
 
     layer: Layer
     reason: str
+    refused: Layer | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Sources:
     date: int = 0
     disabled: Mapping[str, bool] = field(default_factory=dict)
     held: Mapping[str, Held] = field(default_factory=dict)
+    trials: Mapping[str, Layer] = field(default_factory=dict)
 
     def in_force(self) -> Layer:
         """Return the merged definitions."""
@@ -52,8 +59,11 @@ class Sources:
             (self.shipped, self.file, self.document, Layer(configs=self.stored_configs)), self.disabled
         )
 
-    def with_document(self, document: RunningConfig) -> Sources:
-        """Return the sources with another document; it has the last word on its own jobs."""
+    def with_document(self, document: RunningConfig, *, retry: bool = False) -> Sources:
+        """Return the sources with another document; it has the last word on its own jobs.
+
+        retry: what was rolled back is tried again.
+        """
         upper = layer(document.jobs, document.templates, document.images, document.configs)
         return replace(
             self,
@@ -61,14 +71,25 @@ class Sources:
             date=document.date,
             disabled={job: off for job, off in self.disabled.items() if job not in upper.jobs},
             stored_configs={k: c for k, c in self.stored_configs.items() if k not in upper.configs},
-            held={},
-        )
+            held={name: held for name, held in self.held.items() if held.refused and not retry},
+        ).settled()
+
+    def settled(self) -> Sources:
+        """Return the sources without what was held because of a definition that they have no more."""
+        held = {
+            name: held
+            for name, held in self.held.items()
+            if held.refused is None or held.refused == self.defined(name)
+        }
+        return self if len(held) == len(self.held) else replace(self, held=held)
 
     def pieces_of(self, process: str) -> Layer:
         """Return what is in force for one process, to hold on to it."""
-        if process in self.held:
-            return self.held[process].layer
-        force = self.in_force()
+        return self.held[process].layer if process in self.held else self.defined(process)
+
+    def defined(self, process: str) -> Layer:
+        """Return what the sources say of one process, held or not, and whoever switched its jobs off."""
+        force = replace(self, disabled={}).in_force()
         jobs = {name: job for name, job in force.jobs.items() if job.process == process}
         templates = {job.container_template for job in jobs.values()}
         return Layer(
@@ -95,7 +116,8 @@ def resolved(
     processes = _resolve(force, places)
     images, configs = dict(force.images), dict(force.configs)
     for name, held in sources.held.items():
-        processes.update({n: p for n, p in _resolve(held.layer, places).items() if n == name})
+        layer = merge((held.layer,), sources.disabled)
+        processes.update({n: p for n, p in _resolve(layer, places).items() if n == name})
         images.update(held.layer.images)
         configs.update(held.layer.configs)
     for process in processes.values():
@@ -165,7 +187,7 @@ def _resolve(layer: Layer, places: Places) -> dict[str, Any]:
 # Storing: one entry per definition, so that a change writes only what changed.
 
 
-_KINDS = ("meta", "job", "template", "image", "config", "stored-config", "disabled", "held")
+_KINDS = ("meta", "job", "template", "image", "config", "stored-config", "disabled", "held", "trial")
 
 
 def entries(sources: Sources) -> dict[Key, Any]:
@@ -177,9 +199,24 @@ def entries(sources: Sources) -> dict[Key, Any]:
     for job, off in sources.disabled.items():
         found["disabled", job] = off
     for process, held in sources.held.items():
-        pieces = {f"{kind}\t{key}": value for (kind, key), value in _layer_entries(held.layer).items()}
-        found["held", process] = {"reason": held.reason, "pieces": pieces}
+        value: dict[str, Any] = {"reason": held.reason, "pieces": _pieces(held.layer)}
+        if held.refused is not None:
+            value["refused"] = _pieces(held.refused)
+        found["held", process] = value
+    for process, before in sources.trials.items():
+        found["trial", process] = _pieces(before)
     return found
+
+
+def _pieces(layer: Layer) -> dict[str, Any]:
+    return {f"{kind}\t{key}": value for (kind, key), value in _layer_entries(layer).items()}
+
+
+def _read_pieces(value: Mapping[str, Any]) -> Layer:
+    pieces: dict[str, list[Any]] = {}
+    for key, piece in value.items():
+        pieces.setdefault(key.partition("\t")[0], []).append(piece)
+    return _read_layer(pieces)
 
 
 def _layer_entries(layer: Layer) -> dict[Key, Any]:
@@ -192,15 +229,18 @@ def _layer_entries(layer: Layer) -> dict[Key, Any]:
 
 def load(store: Store, shipped: Layer, file: Layer) -> Sources:
     """Return the sources as stored, on top of what files say now."""
-    held = {}
+    held, trials = {}, {}
     for process, value in store.entries("held").items():
         try:
-            pieces: dict[str, list[Any]] = {}
-            for key, piece in value["pieces"].items():
-                pieces.setdefault(key.partition("\t")[0], []).append(piece)
-            held[process] = Held(_read_layer(pieces), str(value["reason"]))
+            refused = _read_pieces(value["refused"]) if "refused" in value else None
+            held[process] = Held(_read_pieces(value["pieces"]), str(value["reason"]), refused)
         except (AttributeError, KeyError, TypeError) as error:
             log.error(f"dropping what was held for {process}, nobody can read it: {error!r}")
+    for process, value in store.entries("trial").items():
+        try:
+            trials[process] = _read_pieces(value)
+        except (AttributeError, TypeError) as error:
+            log.error(f"dropping what {process} could go back to, nobody can read it: {error!r}")
     stored = _read("config", store.entries("stored-config").values())
     date = store.entries("meta").get("date", 0)
     return Sources(
@@ -213,6 +253,7 @@ def load(store: Store, shipped: Layer, file: Layer) -> Sources:
         date=date if isinstance(date, int) else 0,
         disabled={job: off is True for job, off in store.entries("disabled").items()},
         held=held,
+        trials=trials,
     )
 
 
@@ -232,7 +273,9 @@ def _read(kind: Literal["job", "template", "image", "config"], values: Iterable[
         try:
             found.append(read_stored(kind, value))
         except InvalidDocument as error:
-            log.error(f"dropping a stored {kind} that nobody can read: {value!r}: {error}")
+            # not the whole of it: data and environment of jobs are nobody else's business
+            name = (value.get("job") or value.get("name")) if isinstance(value, dict) else value
+            log.error(f"dropping a stored {kind} that nobody can read: {name!r}: {error}")
     return found
 
 

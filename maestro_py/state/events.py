@@ -44,6 +44,15 @@ class History:
         """Id of the newest event; one less than the first to come when there was none."""
         return self._next - 1
 
+    def lost_after(self, id: int) -> Happened | None:
+        """Return an event that stands for those after `id` which are kept no more, None when all are."""
+        oldest = self._events[0].id if self._events else self._next
+        if oldest <= id + 1:
+            return None
+        when = self._events[0].time if self._events else 0.0
+        message = f"events before number {oldest} are not kept any more"
+        return Happened(oldest - 1, when, "lost", "", "", message)
+
     def add(self, time: float, type: str, message: str, *, job: str = "", process: str = "") -> Happened:
         """Append an event and return it."""
         event = Happened(self._next, time, type, job, process, message)

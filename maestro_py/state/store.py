@@ -1,44 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must survive: the wanted state on disk, the running processes' identities on tmpfs.
+"""What must survive a power cut: the wanted state, and what is remembered of each process.
 
-Two SQLite databases. `Store` (state directory) is written rarely and with full synchronisation:
-every commit may be the last before the power goes. `RunStore` (run directory) only has to survive
-a crash of the daemon, so it never waits for a disk.
+Written rarely and with full synchronisation: every commit may be the last before the power goes. After
+each, the whole of it is also written to a file of its own, `<database>-copy`, by one rename. When the
+database is damaged, or lost its last commits with a damaged log, the copy is what comes back.
 """
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maestro_py.errors import MaestroError
+from maestro_py.faultpoint import reach
+from maestro_py.state.database import Damaged, Database
 
-SCHEMA = 1
-"""Version in `PRAGMA user_version`; a newer one is refused, an older one migrated."""
-
-_STATE = """
+SCHEMAS = (
+    """
 CREATE TABLE entries (
   kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 CREATE TABLE notes (
   process TEXT PRIMARY KEY, stopped INTEGER NOT NULL, cause TEXT NOT NULL
 ) WITHOUT ROWID;
-"""
-
-_RUN = """
-CREATE TABLE identities (
-  process TEXT PRIMARY KEY, boot_id TEXT, pid INTEGER, ticks INTEGER, cgroup TEXT
-) WITHOUT ROWID;
-CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL, type TEXT, job TEXT, process TEXT, message TEXT);
-"""
+""",
+    """
+ALTER TABLE entries ADD COLUMN crc INTEGER NOT NULL DEFAULT 0;
+UPDATE entries SET crc = crc32(value);
+CREATE TABLE serial (number INTEGER NOT NULL);
+INSERT INTO serial VALUES (0);
+""",
+)
 
 Key = tuple[str, str]
 """(kind, key) of an entry: kind is `job`, `template`, `image`, `config`, `override` or `meta`."""
+
+_Row = tuple[str, str, str]
+"""(kind, key, value as JSON text)."""
 
 
 @dataclass(frozen=True)
@@ -49,92 +51,67 @@ class Note:
     cause: str = ""
 
 
-class _Database:
-    """One SQLite file with a schema version; a damaged one is moved aside and named in `warning`."""
-
-    def __init__(self, path: str, schema: str, pragmas: Iterable[str]) -> None:
-        self.path = path
-        self.warning = ""
-        try:
-            try:
-                self._db = self._open(schema, pragmas)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                aside = self._move_aside()
-                self.warning = f"{path} is damaged ({error}); it was moved to {aside} and a new one begun"
-                self._db = self._open(schema, pragmas)
-        except (sqlite3.Error, OSError) as error:
-            raise MaestroError(f"cannot open {path}: {error}") from error
-
-    def _move_aside(self) -> str:
-        aside = f"{self.path}.damaged-{int(time.time())}"
-        while os.path.exists(aside):
-            aside += "x"
-        for tail in (
-            "-wal",
-            "-shm",
-            "",
-        ):  # the file last: a log without its file would be taken for the next's
-            if os.path.exists(self.path + tail):
-                os.rename(self.path + tail, aside + tail)
-        return aside
-
-    def _open(self, schema: str, pragmas: Iterable[str]) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        try:
-            os.chmod(self.path, 0o600)
-            for pragma in pragmas:
-                db.execute(f"PRAGMA {pragma}")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA:
-                newer = f"it was written by a newer maestro (schema {version}, known: {SCHEMA})"
-                raise MaestroError(f"cannot open {self.path}: {newer}")
-            if version == 0:
-                db.executescript(f"BEGIN;{schema}PRAGMA user_version={SCHEMA};COMMIT;")
-            elif db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("quick_check failed")
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _write(self, statements: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
-        """Run statements as one transaction: all of them or none."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for statement, values in statements:
-                    self._db.execute(statement, values)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise MaestroError(f"cannot write {self.path}: {error}") from error
-
-    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise MaestroError(f"cannot read {self.path}: {error}") from error
-
-    def close(self) -> None:
-        """Close the file; the write-ahead log is folded in."""
-        self._db.close()
+@dataclass(frozen=True)
+class _Copy:
+    serial: int
+    entries: list[_Row]
+    notes: list[tuple[str, int, str]]
 
 
-class Store(_Database):
+class Store(Database):
     """The wanted state and what is remembered of each process. Errors are MaestroError."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, _STATE, ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=64"))
+        self.copy = path + "-copy"
+        self._serial = 0  # of the last change
+        self.copy_error = ""  # why the copy is older than the database
+        super().__init__(path, SCHEMAS, ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=64"))
 
-    def entries(self, kind: str) -> dict[str, Any]:
-        """Return all values of a kind by key, in key order."""
-        rows = self._read("SELECT key, value FROM entries WHERE kind=? ORDER BY key", (kind,))
-        return {key: _value(value) for key, value in rows}
+    # what a damage looks like, and what is done about it
+
+    def prepare(self, db: sqlite3.Connection) -> None:
+        """Let SQL compute checksums."""
+        db.create_function("crc32", 1, lambda text: binascii.crc32(text.encode()), deterministic=True)
+
+    def check(self) -> None:
+        """Compare each value with its checksum, and all of it with the copy. Raises Damaged."""
+        self.check_rows("SELECT number FROM serial", int)
+        self.check_rows("SELECT kind, key, value, crc FROM entries", str, str, str, int)
+        self.check_rows("SELECT process, stopped, cause FROM notes", str, int, str)
+        row = self._db.execute("SELECT kind, key FROM entries WHERE crc != crc32(value)").fetchone()
+        if row:
+            raise Damaged(f"the {row[0]} {row[1]} is not what was written")
+        serials = self._db.execute("SELECT number FROM serial").fetchall()
+        if len(serials) != 1:
+            raise Damaged("it does not say which change was the last")
+        self._serial = serials[0][0]
+        copy = _read_copy(self.copy)
+        if copy is None:
+            return
+        if copy.serial > self._serial:
+            # SQLite takes no file for an empty database, and what follows a bad piece of log for no log
+            lost = f"it ends with change {self._serial} of {copy.serial}" if self._serial else "it is empty"
+            raise Damaged(lost)
+        if copy.serial == self._serial:
+            entries = self._db.execute("SELECT kind, key, value FROM entries")
+            if {tuple(row) for row in copy.entries} != set(entries):
+                raise Damaged(f"it is not what it was after change {copy.serial}")
+
+    def restore(self) -> str:
+        """Take the copy's contents; return what to say of that."""
+        copy = _read_copy(self.copy)
+        if copy is None:
+            return " and a new one begun: nothing of it could be saved"
+        self._db.execute("BEGIN IMMEDIATE")
+        # a commit that the copy does not know may be lost: what comes next must not have its number
+        self._serial = copy.serial + 1
+        self._db.execute("DELETE FROM entries")
+        self._db.execute("DELETE FROM notes")
+        self._db.executemany(_PUT, [(*row, row[2]) for row in copy.entries])
+        self._db.executemany("INSERT INTO notes VALUES (?,?,?)", copy.notes)
+        self._db.execute("UPDATE serial SET number=?", (self._serial,))
+        self._db.execute("COMMIT")
+        return f" and what it held after change {copy.serial} was taken from {self.copy}"
 
     def change(self, put: Mapping[Key, Any], remove: Iterable[Key] = ()) -> None:
         """Store and remove entries in one transaction; equal values are not written.
@@ -142,15 +119,23 @@ class Store(_Database):
         Values are anything JSON can hold; a key in both is stored. Raises MaestroError, and then
         nothing was changed.
         """
+        find = "SELECT value FROM entries WHERE kind=? AND key=?"
         writes: list[tuple[str, tuple[Any, ...]]] = [
-            ("DELETE FROM entries WHERE kind=? AND key=?", key) for key in remove if key not in put
+            ("DELETE FROM entries WHERE kind=? AND key=?", key)
+            for key in remove
+            if key not in put and self._read(find, key)
         ]
         for (kind, key), value in put.items():
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-            if self._read("SELECT value FROM entries WHERE kind=? AND key=?", (kind, key)) != [(text,)]:
-                writes.append(("INSERT OR REPLACE INTO entries VALUES (?,?,?)", (kind, key, text)))
+            if self._read(find, (kind, key)) != [(text,)]:
+                writes.append((_PUT, (kind, key, text, text)))
         if writes:
-            self._write(writes)
+            self._commit(writes)
+
+    def entries(self, kind: str) -> dict[str, Any]:
+        """Return all values of a kind by key, in key order."""
+        rows = self._read("SELECT key, value FROM entries WHERE kind=? ORDER BY key", (kind,))
+        return {key: _value(value) for key, value in rows}
 
     def all_keys(self) -> set[Key]:
         """Return the (kind, key) of every entry."""
@@ -163,54 +148,77 @@ class Store(_Database):
 
     def note(self, process: str, note: Note, *, durable: bool = True) -> None:
         """Remember something of a process. Not durable: a power cut may take the last seconds of it."""
-        values = (process, int(note.stopped), note.cause)
-        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        if durable:
+            self._commit([_note_row(process, note)])
+        else:
+            self.note_all({process: note})
+
+    def note_all(self, notes: Mapping[str, Note | None]) -> None:
+        """Remember something of many processes, None: nothing any more; not durably, see `note`."""
+        self._db.execute("PRAGMA synchronous=NORMAL")
         try:
-            self._write([("INSERT OR REPLACE INTO notes VALUES (?,?,?)", values)])
+            self._write(
+                [
+                    _note_row(process, note) if note else ("DELETE FROM notes WHERE process=?", (process,))
+                    for process, note in notes.items()
+                ]
+            )
         finally:
             self._db.execute("PRAGMA synchronous=FULL")
 
-    def forget(self, process: str) -> None:
-        """Drop what is remembered of a process."""
-        self._write([("DELETE FROM notes WHERE process=?", (process,))])
+    # writing
+
+    def _commit(self, writes: list[tuple[str, tuple[Any, ...]]]) -> None:
+        """Commit a change under the next number, then bring the copy up to it."""
+        reach("state.change.begun")
+        self._write([*writes, ("UPDATE serial SET number=?", (self._serial + 1,))])
+        self._serial += 1
+        reach("state.change.committed")
+        try:
+            self._write_copy()
+            self.copy_error = ""
+        except OSError as error:
+            self.copy_error = f"cannot write {self.copy}: {error.strerror}"  # the next change tries again
+        reach("state.change.copied")
+
+    def _write_copy(self) -> None:
+        body = json.dumps(
+            {
+                "serial": self._serial,
+                "entries": self._read("SELECT kind, key, value FROM entries"),
+                "notes": self._read("SELECT process, stopped, cause FROM notes"),
+            },
+            ensure_ascii=False,
+            separators=(",", ":"),
+        ).encode()
+        head = json.dumps({"crc": binascii.crc32(body)})
+        temporary = self.copy + ".new"
+        with open(temporary, "wb", opener=_private) as file:
+            file.write(head.encode() + b"\n" + body)
+            file.flush()
+            os.fsync(file.fileno())
+        reach("state.copy.written")
+        os.rename(temporary, self.copy)
 
 
-class RunStore(_Database):
-    """Identities of running processes and recent events; lives as long as the boot."""
+_PUT = "INSERT OR REPLACE INTO entries VALUES (?,?,?,crc32(?))"
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path, _RUN, ("journal_mode=MEMORY", "synchronous=OFF"))
 
-    def flush(
-        self,
-        identities: Mapping[str, tuple[str, int, int, str] | None],
-        events: Iterable[tuple[int, float, str, str, str, str]],
-        keep_events: int,
-    ) -> None:
-        """Write a batch; an identity is (boot_id, pid, start ticks, cgroup), or None once it is gone."""
-        writes: list[tuple[str, tuple[Any, ...]]] = []
-        for process, identity in identities.items():
-            if identity is None:
-                writes.append(("DELETE FROM identities WHERE process=?", (process,)))
-            else:
-                writes.append(("INSERT OR REPLACE INTO identities VALUES (?,?,?,?,?)", (process, *identity)))
-        last = 0
-        for event in events:
-            writes.append(("INSERT OR REPLACE INTO events VALUES (?,?,?,?,?,?)", event))
-            last = event[0]
-        if last:
-            writes.append(("DELETE FROM events WHERE id<=?", (last - keep_events,)))
-        if writes:
-            self._write(writes)
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
-    def identities(self) -> dict[str, tuple[str, int, int, str]]:
-        """Return what was recorded of running processes."""
-        rows = self._read("SELECT process, boot_id, pid, ticks, cgroup FROM identities")
-        return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows}
 
-    def events(self) -> list[tuple[int, float, str, str, str, str]]:
-        """Return the recorded events, oldest first."""
-        return self._read("SELECT id, time, type, job, process, message FROM events ORDER BY id")
+def _read_copy(path: str) -> _Copy | None:
+    """Return the copy, None when there is none that is whole."""
+    try:
+        with open(path, "rb") as file:
+            head, body = json.loads(file.readline()), file.read()
+        if head["crc"] != binascii.crc32(body):
+            return None
+        found = json.loads(body)
+        return _Copy(found["serial"], found["entries"], found["notes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _value(text: str) -> Any:
@@ -219,3 +227,7 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _note_row(process: str, note: Note) -> tuple[str, tuple[Any, ...]]:
+    return "INSERT OR REPLACE INTO notes VALUES (?,?,?)", (process, int(note.stopped), note.cause)

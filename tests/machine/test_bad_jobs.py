@@ -433,7 +433,7 @@ def test_a_flood_without_a_newline_is_bounded_on_disk_and_in_memory(own: Guarded
     shown = own.daemon.cli("logs", "b", "-n", "5")
     assert shown.returncode == 0
     assert "end of flood" in shown.stdout
-    assert len(shown.stdout) <= 2 << 20
+    assert len(shown.stdout) <= LOG_SIZE * LOG_FILES
     assert own.daemon.cli("restart", "chatty").returncode == 0
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 import signal
 import sqlite3
@@ -133,6 +134,18 @@ def test_unknown_keys_of_the_config_file_are_warnings(tmp_path: Path, text: str)
     assert "imagPath" in done.stderr
 
 
+def test_check_knows_the_shipped_templates_and_those_of_the_device(tmp_path: Path) -> None:
+    put(tmp_path / "templates" / "own.yaml", "name: own\n")
+    jobs = [{"job": name, "container_template": name, "exec_cmd": "/x"} for name in ("binary", "own")]
+    put(tmp_path / "maestro.yaml", json.dumps({"jobs": jobs}))
+    done = maestrod(tmp_path, "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+    put(tmp_path / "templates" / "own.yaml", "name: other\n")
+    done = maestrod(tmp_path, "--check")
+    assert done.returncode == 1
+    assert 'no template is called "own"' in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
@@ -254,8 +267,10 @@ def test_a_damaged_database_is_moved_aside_and_named(device: Guarded, spoil: obj
 def test_a_stored_entry_nobody_can_read_is_named(device: Guarded, kind: str, key: str, value: str) -> None:
     path = stopped(device)
     with sqlite3.connect(path) as db:
-        db.execute("INSERT OR REPLACE INTO entries VALUES (?,?,?)", (kind, key, value))
+        row = (kind, key, value, binascii.crc32(value.encode()))
+        db.execute("INSERT OR REPLACE INTO entries VALUES (?,?,?,?)", row)
     db.close()
+    path.with_name(path.name + "-copy").unlink()  # it would come back from there
     device.over = True
     device.daemon.start()
     said = device.daemon.output()
@@ -267,13 +282,14 @@ def test_a_stored_entry_nobody_can_read_is_named(device: Guarded, kind: str, key
 def test_a_database_of_a_newer_maestro_is_refused_and_left_alone(device: Guarded) -> None:
     path = stopped(device)
     with sqlite3.connect(path) as db:
+        known = db.execute("PRAGMA user_version").fetchone()[0]
         db.execute("PRAGMA user_version=99")
     db.close()
     said = refused(device.daemon.root)
-    assert f"cannot open {path}: it was written by a newer maestro (schema 99, known: 1)" in said
+    assert f"cannot open {path}: it was written by a newer maestro (schema 99, known: {known})" in said
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
-        db.execute("PRAGMA user_version=1")
+        db.execute(f"PRAGMA user_version={known}")
     db.close()
     device.daemon.start()
     device.pid = device.daemon.wait_state("good", "RUNNING")["pid"]

@@ -37,7 +37,7 @@ def test_dependents_wait_until_what_they_depend_on_is_ready(daemon: Daemon, tmp_
     daemon.wait_state("base", "STARTING")
     assert daemon.wait_state("middle", "WAITING_FOR_DEPS")["pid"] is None
     assert daemon.wait_state("last", "WAITING_FOR_DEPS")["pid"] is None
-    assert "It waits for base, which is STARTING." in client.why("middle")["lines"]
+    assert "It waits for base, which is starting and not ready yet." in client.why("middle")["lines"]
     fifo.write_text("go\n")
     assert client.task(task, wait=20)["status"] == "complete"
     assert order(daemon, "running") == ["base", "middle", "last"]
@@ -68,7 +68,7 @@ def test_dependent_of_a_failed_job_waits_and_apply_says_for_whom(daemon: Daemon,
     assert "base is FAILED: exit code 3 before it said OK" in applied.stderr
     assert "app is WAITING_FOR_DEPS: it waits for base" in applied.stderr
     why = daemon.cli("why", "app")
-    assert "It waits for base, which is FAILED: exit code 3 before it said OK." in why.stdout
+    assert "It waits for base, which failed: exit code 3 before it said OK." in why.stdout
 
 
 def test_starting_a_job_starts_what_it_depends_on_first(daemon: Daemon) -> None:

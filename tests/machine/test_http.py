@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,13 @@ def test_head_has_the_headers_of_get_and_no_body(wire: Wire, handlers: Handlers)
     assert wire.head()[1]["content-type"] == "text/plain"
     assert not handlers.began.is_set()
     assert wire.ask("GET /echo HTTP/1.1")[0] == 200
+
+
+def test_what_cannot_be_read_behind_a_head_request_is_told_why(wire: Wire) -> None:
+    wire.sock.sendall(b"HEAD /echo HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n")
+    status, headers = wire.head()
+    assert (status, int(headers["content-length"]) > 0) == (200, True)
+    assert wire.answer()[0] == 400
 
 
 def test_204_has_neither_body_nor_length(wire: Wire) -> None:
@@ -779,3 +787,104 @@ def test_close_ends_connections_and_streams(start: Start, handlers: Handlers) ->
         assert b"first" in busy.file.read()
         assert handlers.ended.wait(10)
     assert api.errors == []
+
+
+# Conditional requests, and what many clients together may cost
+
+
+def test_an_answer_has_a_tag_and_is_not_sent_again_while_it_is_the_same(wire: Wire) -> None:
+    status, headers, body = wire.ask("GET /echo/a HTTP/1.1")
+    tag = headers["etag"]
+    assert (status, bool(body)) == (200, True)
+    for known in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+        status, headers, body = wire.ask("GET /echo/a HTTP/1.1", f"If-None-Match: {known}")
+        assert (status, headers["etag"], body) == (304, tag, b"")
+    for unknown in ('"other"', tag.strip('"'), ""):
+        assert wire.ask("GET /echo/a HTTP/1.1", f"If-None-Match: {unknown}")[0] == 200
+    assert wire.ask("GET /echo/b HTTP/1.1", f"If-None-Match: {tag}")[0] == 200
+    status, headers, _ = wire.ask("POST /echo HTTP/1.1", "If-None-Match: *", "Content-Length: 0")
+    assert (status, "etag" in headers) == (200, False)
+
+
+def test_a_client_that_never_pauses_leaves_others_their_turn(api: ApiServer) -> None:
+    stop = threading.Event()
+    greedy = Wire(api.path)
+
+    def send() -> None:
+        request = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+        try:
+            while not stop.is_set():
+                greedy.sock.sendall(request)
+        except OSError:
+            pass
+
+    def read() -> None:
+        try:
+            while greedy.sock.recv(1 << 20):
+                pass
+        except OSError:
+            pass
+
+    threads = [threading.Thread(target=send), threading.Thread(target=read)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            with Wire(api.path) as other:
+                assert other.ask("GET /nothing HTTP/1.1")[0] == 204
+    finally:
+        stop.set()
+        greedy.sock.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(10)
+        greedy.__exit__()
+
+
+def test_bodies_of_all_clients_together_have_a_limit(start: Start) -> None:
+    api = start(max_held=200_000)
+    head = ("POST /json HTTP/1.1", "Content-Length: 150000")
+    with Wire(api.path) as first, Wire(api.path) as second:
+        first.send(*head, body=b" " * 140_000)  # it keeps what it has until the rest comes
+        while api.ask(lambda: api.server.held) < 140_000:
+            time.sleep(0.005)
+        status, _, body = second.ask(*head, body=b" " * 149_999 + b"1")
+        assert (status, json.loads(body)["code"]) == (503, "unavailable")
+        first.sock.sendall(b" " * 9_999 + b"1")
+        assert first.answer()[0] == 200
+    wait_until_free(api)
+    assert api.ask(lambda: api.server.held) == 0
+    with Wire(api.path) as third:
+        assert third.ask(*head, body=b" " * 149_999 + b"1")[0] == 200
+
+
+def test_long_answers_nobody_takes_have_a_limit_too(start: Start, handlers: Handlers) -> None:
+    big = Response(body=b"x" * (1 << 20), content_type="text/plain")
+
+    async def answer(request: Request) -> Response:
+        return big
+
+    handlers.nothing = answer  # type: ignore[method-assign]
+    api = start(max_held=5 << 19)
+    with ExitStack() as stack:
+        slow = [stack.enter_context(Wire(api.path)) for _ in range(4)]
+        for wire in slow:
+            wire.send("GET /nothing HTTP/1.1")
+        statuses = sorted(wire.head()[0] for wire in slow)
+    assert statuses == [200, 200, 503, 503]
+    wait_until_free(api)
+    assert api.ask(lambda: api.server.held) == 0
+
+
+def test_who_is_no_administrator_may_send_a_quarter(start: Start) -> None:
+    api = start(max_body=4000, role_of=lambda _: Role.OPERATE)
+    with Wire(api.path) as wire:
+        assert wire.ask("POST /echo HTTP/1.1", "Content-Length: 1000", body=b"x" * 1000)[0] == 200
+        status, _, body = wire.ask("POST /echo HTTP/1.1", "Content-Length: 1001", body=b"x" * 1001)
+        assert (status, json.loads(body)["code"]) == (413, "too-large")
+
+
+def test_a_body_of_very_many_values_is_refused_before_it_is_taken_apart(wire: Wire) -> None:
+    body = b"[" + b"{}," * 1_000_000 + b"{}]"
+    status, _, answer = wire.ask("POST /json HTTP/1.1", f"Content-Length: {len(body)}", body=body)
+    assert (status, json.loads(answer)["code"]) == (413, "too-large")
+    assert "commas, colons and brackets" in title(answer)

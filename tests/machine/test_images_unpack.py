@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import json
 import lzma
 import os
+import random
 import select
 import shutil
 import stat
@@ -297,6 +299,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "hard link to a link": (tar(link("l", "x"), hard("h", "l")), "which is no file unpacked before"),
     "hard link to nothing": (tar(hard("h", "nothing")), "which is no file unpacked before"),
     "hard link into nothing": (tar(hard("h", "no/thing")), "it needs no, which is not there"),
+    "hard link to the root": (tar(hard("h", ".")), "it is a hard link to the root itself"),
     "hard link to itself": (tar((entry("h"), b"x"), hard("h", "h")), "a hard link to itself"),
     "character device": (
         tar(entry("d", tarfile.CHRTYPE, devmajor=1, devminor=3)),
@@ -407,6 +410,127 @@ def test_more_than_allowed_is_refused(staging: Path) -> None:
     assert "more than 1 entries" in refusal(staging, data, max_entries=1)
     assert "more than 9 entries" in refusal(staging, tar(entry("a/" * 20 + "x")), max_entries=9)
     assert "more than 9 bytes" in refusal(staging, zipped(("a", 0o100644, b"x" * 10)), "zip", max_bytes=9)
+
+
+def test_a_ratio_nobody_packs_with_is_refused(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maestro_py.images.unpack.RATIO_FREE", 1 << 20)
+    monkeypatch.setattr("maestro_py.images.unpack.MAX_TRAILER", 1 << 20)
+    zeros = gzip.compress(tar((entry("a"), bytes(3 << 20))))
+    assert "bytes to unpack" in refusal(staging, zeros, max_ratio=100)
+    assert "bytes to unpack" in refusal(
+        staging, zipped(("a", 0o100644, bytes(3 << 20))), "zip", max_ratio=100
+    )
+    comments = tar(*(entry(f"a{n}", pax_headers={"comment": "x" * 900_000}) for n in range(4)))
+    assert "bytes come out of it" in refusal(staging, gzip.compress(comments), max_ratio=100)
+    trailer = gzip.compress(tar((entry("a"), b"a")) + bytes(4 << 20))
+    assert "bytes come out of it" in refusal(staging, trailer, max_ratio=100)
+    assert run(staging, zeros)["bytes"] == 3 << 20
+
+
+@pytest.mark.root
+def test_what_is_allowed_is_unpacked_as_it_is(staging: Path) -> None:
+    capability = bytes.fromhex(
+        "0100000200040000000000000000000000000000"
+    )  # net_bind_service, permitted and on
+    text = capability.decode("utf-8", "surrogateescape")
+    data = tar(
+        (entry("su", mode=0o4755), b"x"),
+        folder("sg", 0o2775),
+        entry("null", tarfile.CHRTYPE, 0o666, devmajor=1, devminor=3),
+        entry("disk", tarfile.BLKTYPE, 0o640, devmajor=8, devminor=1),
+        entry("pipe", tarfile.FIFOTYPE, 0o600),
+        (entry("ping", mode=0o755, pax_headers={"SCHILY.xattr.security.capability": text}), b"x"),
+    )
+    run(staging, data, allow=["devices", "fifos", "setuid", "capabilities"], owner={"uid": 12, "gid": 34})
+    tree = staging / "tree"
+    found = {path.name: path.lstat() for path in tree.iterdir()}
+    assert {name: oct(stat.S_IMODE(one.st_mode)) for name, one in found.items()} == {
+        "su": "0o4755", "sg": "0o2775", "null": "0o666", "disk": "0o640", "pipe": "0o600", "ping": "0o755"
+    }  # fmt: skip
+    assert {(one.st_uid, one.st_gid) for one in found.values()} == {(12, 34)}
+    assert found["null"].st_rdev == os.makedev(1, 3)
+    assert stat.S_ISBLK(found["disk"].st_mode)
+    assert stat.S_ISFIFO(found["pipe"].st_mode)
+    assert {int(one.st_mtime) for one in found.values()} == {MTIME}
+    assert os.getxattr(tree / "ping", "security.capability") == capability
+
+
+ONLY_IF_ALLOWED = ("character device", "block device", "FIFO", "setuid", "setgid", "capabilities")
+
+
+@pytest.mark.parametrize("name", ONLY_IF_ALLOWED)
+def test_what_is_allowed_allows_nothing_else(staging: Path, name: str) -> None:
+    needed = {"FIFO": "fifos", "setuid": "setuid", "setgid": "setuid", "capabilities": "capabilities"}
+    others = {"devices", "fifos", "setuid", "capabilities", "absolute-links"} - {needed.get(name, "devices")}
+    data, why = HOSTILE[name]
+    assert why in refusal(staging, data, allow=sorted(others))
+
+
+@pytest.mark.root
+def test_the_owner_may_be_the_archives(staging: Path) -> None:
+    data = tar(entry("d/a", uid=12, gid=34), link("d/l", "a"), entry("b", uid=56, gid=78))
+    run(staging, data, owner="archive")
+    owners = {path.name: (path.lstat().st_uid, path.lstat().st_gid) for path in (staging / "tree").rglob("*")}
+    assert owners == {"d": (0, 0), "a": (12, 34), "l": (0, 0), "b": (56, 78)}
+    (staging / "tree").rename(staging.parent / "kept")
+    shutil.rmtree(staging.parent / "kept")
+    wild = tar(entry("a", pax_headers={"uid": str(1 << 40)}))
+    assert refusal(staging, wild, owner="archive") == "member a: its owner is not valid"
+
+
+# ---- damage
+
+
+def damaged(name: str) -> tuple[bytes, str]:
+    """Return an archive of one kind with something of everything in it, and its type."""
+    data = tar(
+        folder("d", 0o750),
+        (entry("d/a"), os.urandom(3000)),
+        link("l", "d/a"),
+        hard("h", "d/a"),
+        (entry("x" * 150), b"long"),
+    )
+    if name == "zip":
+        return zipped(
+            ("d/", 0o40755, b""), ("d/a", 0o100644, os.urandom(3000)), ("l", 0o120777, b"d/a")
+        ), "zip"
+    return COMPRESS[name](data), "tarball"
+
+
+NO_ZSTD = pytest.mark.skipif(not shutil.which("zstd"), reason="needs zstd")
+KINDS = [pytest.param(kind, marks=NO_ZSTD if kind == "zst" else ()) for kind in (*COMPRESS, "zip")]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_archive_cut_at_any_hundredth_is_refused(staging: Path, name: str) -> None:
+    data, kind = damaged(name)
+    for hundredth in range(100):
+        length = len(data) * hundredth // 100
+        if name == "plain" and not any(data[length:]):
+            continue  # only the padding behind its end is gone
+        refusal(staging, data[:length], kind)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_flipped_bit_is_refused_or_harmless(staging: Path, name: str) -> None:
+    data, kind = damaged(name)
+    checksum = {"type": "sha256sum", "value": hashlib.sha256(data).hexdigest()}
+    dice = random.Random(7)
+    for turn in range(60):
+        flipped = bytearray(data)
+        bit = dice.randrange(len(data) * 8)
+        flipped[bit // 8] ^= 1 << bit % 8
+        try:
+            run(staging, bytes(flipped), kind)
+        except MaestroError:
+            pass
+        else:  # no format proves every bit: what proves them is the checksum
+            shutil.rmtree(staging / "tree")
+        assert list(staging.iterdir()) == []
+        assert sorted(os.listdir(staging.parent)) == ["archive", "staging"]
+        if turn % 6 == 0:
+            with pytest.raises(MaestroError, match="checksum does not match"):
+                run(staging, bytes(flipped), kind, checks={"name": "X", "checksum": checksum})
 
 
 def test_any_cut_of_a_compressed_archive_is_refused(staging: Path) -> None:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import resource
+import select
 import signal
 import struct
 import subprocess
@@ -15,12 +16,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.launching import PATIENCE, PYTHON, launched, process, python, readable, run
+from support.daemon import PROJECT
+from support.launching import PATIENCE, PYTHON, launched, process, python, readable, run, spec_of
+from support.processes import wait_gone
 
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.exits import Exit
 from maestro_py.process import launcher, reaper
-from maestro_py.process.launcher import StartError
+from maestro_py.process.launcher import Launch, StartError
 from maestro_py.process.root import MakeRoot
 
 STATUS = "import sys; sys.stdout.write(open('/proc/self/status').read())"
@@ -153,6 +156,38 @@ def test_standard_files_may_be_given_in_any_order_even_the_callers_own() -> None
     finally:
         for fd in (*files, report):
             os.close(fd)
+
+
+def test_nothing_is_executed_before_it_was_recorded(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    seen = []
+
+    def record(launch: Launch) -> None:
+        select.select([launch.pidfd, launch.report_fd], [], [], 0.3)
+        seen.append((launch.pid, mark.exists()))
+
+    with launched(spec_of("/bin/sh", "-c", f"echo >{mark}"), record=record) as launch:
+        readable(launch.pidfd)
+        assert mark.exists()
+    assert seen == [(launch.pid, False)]
+
+
+def test_nothing_is_executed_when_the_caller_dies_before_it_was_recorded(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    code = (
+        "import os, signal, sys\n"
+        "from support.launching import spec_of\n"
+        "from maestro_py.process import launcher\n"
+        "def record(launch):\n"
+        "    print(launch.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "launcher.start(spec_of('/bin/sh', '-c', 'echo >' + sys.argv[1]), record=record)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "tests")))}
+    done = subprocess.run([sys.executable, "-c", code, str(mark)], env=env, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    wait_gone(int(done.stdout))
+    assert not mark.exists()
 
 
 def test_a_process_leads_its_own_group_in_the_daemons_session() -> None:

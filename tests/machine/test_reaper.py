@@ -88,7 +88,7 @@ def test_orphans_are_reaped_and_known_children_are_left() -> None:
     readable(known_fd)
     reading, writing = os.pipe()
     action = [(os.POSIX_SPAWN_DUP2, writing, 1)]
-    argv = ["sh", "-c", "(exit 7) & echo $!; exit 6"]
+    argv = ["sh", "-c", "(sleep 0.1; exit 7) & echo $!; exit 6"]
     parent = os.posix_spawn("/bin/sh", argv, dict(os.environ), file_actions=action)
     parent_fd = os.pidfd_open(parent)
     os.close(writing)

@@ -9,14 +9,18 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from maestro_py.errors import MaestroError
+from maestro_py.state.database import damaged_files
 from maestro_py.state.events import Happened, History
-from maestro_py.state.store import SCHEMA, Key, Note, RunStore, Store
+from maestro_py.state.running import SCHEMAS as RUN_SCHEMAS
+from maestro_py.state.running import Record, RunStore
+from maestro_py.state.store import SCHEMAS, Key, Note, Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +91,7 @@ def test_notes_are_kept_and_forgotten(store: Store) -> None:
     store.note("db", Note(True))
     store = reopened(store)
     assert store.notes() == {"web": Note(False, "exit: exit code 1"), "db": Note(True, "")}
-    store.forget("web")
+    store.note_all({"web": None})
     assert set(store.notes()) == {"db"}
     store.close()
 
@@ -111,7 +115,7 @@ def test_one_changed_value_among_many_is_one_row(store: Store) -> None:
     store.change(many)
     changes = store._db.total_changes
     store.change(many | {("job", "250"): "new"})
-    assert store._db.total_changes == changes + 1
+    assert store._db.total_changes == changes + 2  # itself, and the number of the change
 
 
 # All or nothing
@@ -191,45 +195,175 @@ def test_reopening_after_kill_9_of_a_writer_sees_every_commit_whole(path: str) -
 def test_a_newer_schema_is_refused_and_left_as_it_is(store: Store) -> None:
     store.change({("job", "a"): 1})
     store.close()
-    set_user_version(store.path, SCHEMA + 1)
+    newer = len(SCHEMAS) + 1
+    set_user_version(store.path, newer)
     before = Path(store.path).read_bytes()
-    with pytest.raises(MaestroError, match="written by a newer maestro") as caught:
+    with pytest.raises(MaestroError) as caught:
         Store(store.path)
-    assert str(caught.value).startswith(f"cannot open {store.path}: ")
+    assert str(caught.value).startswith(
+        f"cannot open {store.path}: it was written by a newer maestro (schema {newer}, known: {newer - 1})"
+    )
     assert Path(store.path).read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["other file", "half", "page", "header"])
-def test_a_damaged_file_is_moved_aside_with_a_warning_and_a_new_one_begun(store: Store, damage: str) -> None:
+def test_every_older_schema_is_brought_forward_with_all_it_holds(path: str) -> None:
+    for version in range(1, len(SCHEMAS)):
+        db = sqlite3.connect(path, isolation_level=None)
+        db.create_function("crc32", 1, lambda text: zlib.crc32(text.encode()))
+        db.executescript("".join(SCHEMAS[:version]))
+        db.execute(f"PRAGMA user_version={version}")
+        rest = ", crc32('{\"x\":1}')" if version > 1 else ""
+        db.execute(f"INSERT INTO entries VALUES ('job', 'a', '{{\"x\":1}}'{rest})")
+        db.execute("INSERT INTO notes VALUES ('web', 1, 'exit: exit code 1')")
+        db.close()
+        store = Store(path)
+        assert store.warning == ""
+        assert store.entries("job") == {"a": {"x": 1}}
+        assert store.notes() == {"web": Note(True, "exit: exit code 1")}
+        store.change({("job", "b"): 2})
+        store = reopened(store)
+        assert (store.entries("job"), store.warning) == ({"a": {"x": 1}, "b": 2}, "")
+        store.close()
+        for each in Path(path).parent.iterdir():
+            each.unlink()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "other file": lambda content: b"this is no database\n" * 1000,
+    "half": lambda content: content[: len(content) // 2 // 4096 * 4096],
+    "page": lambda content: content[:8192] + b"\xff" * 4096 + content[12288:],
+    "header": lambda content: b"\xff" * 100 + content[100:],
+    "one letter of a value": lambda content: content.replace(b"x" * 500, b"x" * 499 + b"y"),
+    "nothing": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_file_is_moved_aside_and_the_copy_takes_its_place(
+    store: Store, damage: str, copied: bool
+) -> None:
     store.change({("job", str(i)): "x" * 1000 for i in range(200)})
+    store.note("web", Note(True))
+    whole = store.entries("job")
     store.close()
     file = Path(store.path)
-    content = file.read_bytes()
-    broken = {
-        "other file": b"this is no database\n" * 1000,
-        "half": content[: len(content) // 2 // 4096 * 4096],
-        "page": content[:8192] + b"\xff" * 4096 + content[12288:],
-        "header": b"\xff" * 100 + content[100:],
-    }[damage]
+    if not copied:
+        Path(store.copy).unlink()
+        if damage == "nothing":
+            pytest.skip("without a copy nothing tells an empty file from a new one")
+    broken = DAMAGES[damage](file.read_bytes())
     file.write_bytes(broken)
     again = Store(store.path)
-    assert again.entries("job") == {}
-    aside = [each for each in file.parent.iterdir() if ".damaged-" in each.name]
-    assert [each.read_bytes() for each in aside] == [broken]
+    aside = Path(f"{store.path}.damaged-1")
     assert again.warning.startswith(f"{store.path} is damaged (")
-    assert str(aside[0]) in again.warning
+    assert f"it was moved to {aside}" in again.warning
+    if damage != "nothing":  # SQLite makes an empty file a database before anybody can look
+        assert aside.read_bytes() == broken
+    if copied:
+        assert again.entries("job") == whole
+        assert again.notes() == {"web": Note(True)}
+    else:
+        assert again.entries("job") == {}
+        assert "nothing of it could be saved" in again.warning
     again.change({("job", "a"): 1})
     again = reopened(again)
+    assert (again.entries("job")["a"], again.warning) == (1, "")
+    again.close()
+
+
+def test_commits_lost_with_a_damaged_log_come_back_from_the_copy(store: Store) -> None:
+    """SQLite takes what follows a bad piece of the log for no log, and says nothing."""
+    store.change({("job", "a"): 1})
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.change({("job", "b"): 2})
+    files = {tail: Path(store.path + tail).read_bytes() for tail in ("", "-wal")}
+    copy = Path(store.copy).read_bytes()
+    store.close()
+    log = bytearray(files["-wal"])
+    log[40] ^= 0xFF
+    Path(store.path).write_bytes(files[""])
+    Path(store.path + "-wal").write_bytes(log)
+    Path(store.copy).write_bytes(copy)
+    again = Store(store.path)
+    assert again.entries("job") == {"a": 1, "b": 2}
+    assert "it ends with change 1 of 2" in again.warning
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE entries SET key='b'",
+        "UPDATE notes SET cause=CAST(x'65ff' AS TEXT)",
+        "UPDATE notes SET stopped='yes'",
+        "UPDATE serial SET number='one'",
+    ],
+)
+def test_a_row_that_nobody_wrote_is_a_damage(store: Store, damage: str) -> None:
+    store.note("web", Note(True, "exit: exit code 1"))
+    store.change({("job", "a"): 1})
+    store._db.execute(damage)
+    again = reopened(store)
+    assert f"{store.path} is damaged (" in again.warning
+    assert again.entries("job") == {"a": 1}
+    assert again.notes() == {"web": Note(True, "exit: exit code 1")}
+    again.close()
+
+
+def test_a_copy_whose_number_is_not_the_one_written_is_no_copy(store: Store) -> None:
+    store.change({("job", "a"): 1})
+    store.close()
+    copy = Path(store.copy)
+    copy.write_bytes(copy.read_bytes().replace(b'"serial":1', b'"serial":9'))
+    again = Store(store.path)
     assert (again.entries("job"), again.warning) == ({"a": 1}, "")
     again.close()
 
 
-def test_files_damaged_twice_in_a_second_are_both_kept(path: str) -> None:
+def test_a_run_database_with_text_that_is_none_is_begun_anew(tmp_path: Path) -> None:
+    path = str(tmp_path / "run.db")
+    store = RunStore(path)
+    store.flush({"web": Record("boot", 1, 2, "{}", "{}")})
+    store._db.execute("UPDATE records SET kept=CAST(x'7bff' AS TEXT)")
+    store.close()
+    store = RunStore(path)
+    assert "is damaged" in store.warning
+    assert store.records() == {}
+    store.close()
+
+
+@pytest.mark.parametrize("copy", [b"", b"{}", b"no json\n{}", b'{"crc":1}\n{"entries":[]}'])
+def test_a_copy_that_is_not_whole_is_no_copy(store: Store, copy: bytes) -> None:
+    store.change({("job", "a"): 1})
+    store.close()
+    Path(store.copy).write_bytes(copy)
+    again = Store(store.path)
+    assert (again.entries("job"), again.warning) == ({"a": 1}, "")
+    again.close()
+
+
+def test_a_copy_that_cannot_be_written_costs_nothing_but_itself(store: Store) -> None:
+    os.mkdir(store.copy + ".new")
+    store.change({("job", "a"): 1})
+    assert store.copy_error == f"cannot write {store.copy}: Is a directory"
+    os.rmdir(store.copy + ".new")
+    store.change({("job", "a"): 2})
+    assert store.copy_error == ""
+    store.close()
+    Path(store.path).write_bytes(b"gone" * 1000)
+    again = Store(store.path)
+    assert again.entries("job") == {"a": 2}
+    again.close()
+
+
+def test_files_damaged_one_after_the_other_are_all_kept(path: str) -> None:
     for content in (b"first" * 1000, b"second" * 1000):
         Path(path).write_bytes(content)
         Store(path).close()
     aside = sorted(p.read_bytes()[:6] for p in Path(path).parent.iterdir() if ".damaged-" in p.name)
     assert aside == [b"firstf", b"second"]
+    assert damaged_files(os.path.dirname(path)) == [f"{path}.damaged-1", f"{path}.damaged-2"]
 
 
 def test_a_place_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
@@ -249,18 +383,71 @@ def test_an_empty_file_left_by_a_crash_becomes_a_store(path: str) -> None:
 # The run database
 
 
-def test_identities_and_events_are_written_in_batches_and_bounded(tmp_path: Path) -> None:
+def record(pid: int, kept: str = "{}", definition: str = "") -> Record:
+    return Record("boot", pid, pid * 10, kept, definition)
+
+
+def test_records_and_events_are_written_in_batches_and_bounded(tmp_path: Path) -> None:
     path = str(tmp_path / "run.db")
     store = RunStore(path)
     rows = [(i, 1.5, "process-running", "", "web", f"event {i}") for i in range(1, 31)]
-    store.flush({"web": ("boot", 12, 345, "web"), "db": ("boot", 13, 346, "db")}, rows[:20], 10)
-    store.flush({"db": None, "never was": None}, rows[20:], 10)
+    store.flush({"web": record(12, "1", "a"), "db": record(13, "2", "b")}, rows[:20], 10)
+    store.flush({"db": None, "never was": None, "web": record(14, "3")}, rows[20:], 10)
     store.flush({}, [], 10)
     store.close()
     store = RunStore(path)
-    assert store.identities() == {"web": ("boot", 12, 345, "web")}
+    assert store.records() == {"web": record(14, "3", "a")}
+    assert store.events() == rows[20:]
+    store.forget_records()
+    assert store.records() == {}
     assert store.events() == rows[20:]
     store.close()
+
+
+def test_a_run_database_of_before_loses_its_identities_and_keeps_its_events(tmp_path: Path) -> None:
+    path = str(tmp_path / "run.db")
+    db = sqlite3.connect(path, isolation_level=None)
+    db.executescript(RUN_SCHEMAS[0])
+    db.execute("PRAGMA user_version=1")
+    db.execute("INSERT INTO identities VALUES ('web', 'boot', 12, 345, 'web')")
+    db.execute("INSERT INTO events VALUES (7, 1.5, 't', '', 'web', 'm')")
+    db.close()
+    store = RunStore(path)
+    assert (store.warning, store.records()) == ("", {})
+    assert store.events() == [(7, 1.5, "t", "", "web", "m")]
+    store.close()
+
+
+RUN_WRITER = """
+import sys
+from maestro_py.state.running import Record, RunStore
+store = RunStore(sys.argv[1])
+n = 0
+while True:
+    n += 1
+    store.flush({f"p{i}": Record("boot", n, n, "k" * 300, f"{n} " * 300) for i in range(n % 7, 20)})
+    sys.stdout.write(f"{n}\\n")
+    sys.stdout.flush()
+"""
+
+
+def test_a_run_database_survives_kill_9_of_its_writer_at_any_moment(tmp_path: Path) -> None:
+    path = str(tmp_path / "run.db")
+    for batches in (1, 5, 20, 50, 100):
+        command = [sys.executable, "-c", RUN_WRITER, path]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert writer.stdout is not None
+        for _ in range(batches):
+            done = int(writer.stdout.readline())
+        writer.kill()
+        writer.stdout.close()
+        writer.wait()
+        store = RunStore(path)
+        assert store.warning == ""
+        records = store.records()
+        assert records["p19"].pid >= done
+        assert all(found.definition == f"{found.pid} " * 300 for found in records.values())
+        store.close()
 
 
 def history(*ids: int, keep: int = 1000) -> History:

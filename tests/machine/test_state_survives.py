@@ -152,8 +152,10 @@ def test_removed_jobs_stay_removed(daemon: Daemon) -> None:
     assert [row["job"] for row in daemon.client().status()["jobs"]] == ["stays"]
 
 
-def test_what_a_killed_daemon_left_running_is_never_doubled(daemon: Daemon, tmp_path: Path) -> None:
-    """The job, a child that left its session, and one that lost its parent: each is there once, and new."""
+def test_what_a_killed_daemon_left_running_runs_on_and_is_never_doubled(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """The job, a child that left its session, and one that lost its parent: each is there once."""
     mark = str(tmp_path / "mark")
     script = (
         f": {mark}; setsid sh -c ': {mark}; sleep 1000; :' & (setsid sh -c ': {mark}; sleep 1000; :' &) ;"
@@ -161,16 +163,14 @@ def test_what_a_killed_daemon_left_running_is_never_doubled(daemon: Daemon, tmp_
     wanted = document(job("app", f"{script} sleep 1000; : ", restart=True), job("other"))
     daemon.run(wanted)
     first = wait_for_count(mark, 3)
-    others = {daemon.job(name)["pid"] for name in ("app", "other")}
+    pids = {name: daemon.job(name)["pid"] for name in ("app", "other")}
     daemon.crash()
-    assert set(running_with(mark)) == set(first)  # a crash keeps the jobs
     daemon.start()
-    daemon.wait_state("app", "RUNNING")
-    daemon.wait_state("other", "RUNNING")
-    second = wait_for_count(mark, 3)
-    assert not set(first) & set(second)
-    assert not others & {daemon.job(name)["pid"] for name in ("app", "other")}
+    assert {name: daemon.job(name)["pid"] for name in ("app", "other")} == pids
+    assert set(wait_for_count(mark, 3)) == set(first)
     assert daemon.plan(wanted) == []
+    daemon.do("app", "restart")
+    assert not set(wait_for_count(mark, 3)) & set(first)  # it ends as a whole
     daemon.stop()
     assert running_with(mark) == []
 
@@ -186,7 +186,7 @@ def wait_for_count(mark: str, count: int) -> list[int]:
     return found
 
 
-def test_jobs_that_were_kept_are_not_doubled_by_the_next_daemon(daemon: Daemon, tmp_path: Path) -> None:
+def test_jobs_that_were_kept_are_taken_over_by_the_next_daemon(daemon: Daemon, tmp_path: Path) -> None:
     mark = str(tmp_path / "mark")
     daemon.run(document(job("app", f": {mark}; sleep 1000; :")))
     first = wait_for_count(mark, 1)
@@ -194,7 +194,7 @@ def test_jobs_that_were_kept_are_not_doubled_by_the_next_daemon(daemon: Daemon, 
     assert running_with(mark) == first
     daemon.start()
     daemon.wait_state("app", "RUNNING")
-    assert len(wait_for_count(mark, 1)) == 1
+    assert wait_for_count(mark, 1) == first
 
 
 def test_config_file_may_say_that_jobs_are_kept(make_daemon: Callable[..., Daemon]) -> None:
@@ -204,7 +204,7 @@ def test_config_file_may_say_that_jobs_are_kept(make_daemon: Callable[..., Daemo
     daemon.stop()
     os.kill(pid, 0)
     daemon.start()
-    daemon.wait_state("app", "RUNNING")
+    assert daemon.wait_state("app", "RUNNING")["pid"] == pid
     assert daemon.cli("shutdown", "--stop-jobs").returncode == 0
 
 
