@@ -18,7 +18,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out" "$work/source"
-tar -c --exclude=__pycache__ LICENSE README.md pyproject.toml maestro_py packaging templates | tar -x -C "$work/source"
+tar -c --exclude=__pycache__ --exclude=yocto LICENSE README.md man maestro_py packaging pyproject.toml templates | tar -x -C "$work/source"
 mv "$work/source/packaging/debian" "$work/source/debian"
 
 vendored=$out/vendor-$(sha256sum packaging/debian/vendor.txt | cut -c 1-12)
