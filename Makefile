@@ -9,10 +9,10 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-stop test test-device deb lint bench clean
+.PHONY: help demo demo-stop docs test test-device fault soak powercut deb fuzz lint bench clean dist footprint stdlib test-packages
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: $(PYTHON) is not Python 3.10 or newer; name another: make PYTHON=/path/to/python3"; exit 1; }
@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	@$(PIP) -e '.[dev,test,seccomp]'
+	@$(PIP) -e '.[dev,test,seccomp,signature]'
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed ## start a daemon below .demo/, apply a running config, show its status
@@ -35,19 +35,47 @@ demo-stop: ## stop what `make demo` started
 	@if [ -d .demo ]; then $(BIN)/python demo/demo.py stop; else echo "nothing was running"; fi
 
 test: $(VENV)/.installed-dev ## run every test this machine can run; the others say why not
-	@timeout --foreground --signal INT --kill-after 30 600 $(BIN)/pytest -q -n auto -m "not bench and not device" $(PYTEST_ARGS) || { status=$$?; [ $$status -ne 124 ] || echo "make: the tests took longer than 10 minutes and were ended"; exit $$status; }
+	@timeout --foreground --signal INT --kill-after 30 600 $(BIN)/pytest -q -n auto -m "not bench and not device and not packages" $(PYTEST_ARGS) || { status=$$?; [ $$status -ne 124 ] || echo "make: the tests took longer than 10 minutes and were ended"; exit $$status; }
+
+fault: $(VENV)/.installed-dev ## inject every fault at full count, and print how often and what was lost
+	@MAESTRO_KILLS=1000 MAESTRO_KILL_JOBS=50 MAESTRO_CRASHES=10000 MAESTRO_FAULTS=all $(BIN)/pytest -q -s tests/fault $(PYTEST_ARGS)
+
+soak: $(VENV)/.installed-dev ## an hour of churn and ten thousand deaths of jobs, and what is left of them
+	@MAESTRO_SOAK_SECONDS=$${MAESTRO_SOAK_SECONDS:-3600} MAESTRO_CRASHES=$${MAESTRO_CRASHES:-10000} $(BIN)/pytest -q -s tests/fault/test_soak.py $(PYTEST_ARGS)
 
 test-device: $(VENV)/.installed-dev ## boot a device under QEMU with the Debian package in it, and test there
 	@$(BIN)/pytest -q -m device tests/device $(PYTEST_ARGS)
 
+powercut: $(VENV)/.installed-dev ## take the power from a device under QEMU a hundred times
+	@MAESTRO_POWER_CUTS=$${MAESTRO_POWER_CUTS:-100} $(BIN)/pytest -q -s -m device tests/device/test_power.py $(PYTEST_ARGS)
+
+test-packages: $(VENV)/.installed-dev ## make small systems and install, upgrade and remove packages in them
+	@$(BIN)/pytest -q -m packages tests/packages $(PYTEST_ARGS)
+
+dist: $(VENV)/.installed-dev ## build source archive, wheel and bill of materials into build/dist/
+	@PYTHON=$(BIN)/python bash packaging/dist.sh
+
+stdlib: $(BIN)/python ## list the standard modules that are needed again, for systems that split Python
+	@$(BIN)/python packaging/stdlib.py
+
 deb: ## build the Debian package into build/deb/
 	@PYTHON=$(PYTHON) bash packaging/deb.sh
+
+docs: $(VENV)/.installed ## make the man pages, the schemas for editors and the OpenAPI document again
+	@$(BIN)/python -m docs
+	@$(BIN)/python -m maestro_py.daemon.openapi
+
+fuzz: $(VENV)/.installed-dev ## ten minutes of input nobody would send, for each reader
+	@MAESTRO_FUZZ_SECONDS=$${MAESTRO_FUZZ_SECONDS:-600} $(BIN)/pytest -q -s tests/fuzz $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy demo/demo.py templates/python-modules/host.py
+	$(BIN)/mypy docs demo/demo.py templates/python-modules/host.py packaging/sbom.py packaging/stdlib.py
+
+footprint: $(VENV)/.installed-dev ## what an installation takes: disk, memory, writes
+	@$(BIN)/python -m tests.bench.footprint
 
 bench: $(VENV)/.installed-dev ## measure maestro and the other supervisors that are installed
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.bench [--rows a,b] [--peers x,y] [--quick]`: print the figures side by side."""
+"""`python -m tests.bench [--rows a,b] [--peers x,y] [--quick]`: print the figures side by side.
+
+The row `isolation` is a table of its own: other tools are its peers.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,14 +55,29 @@ def _images(base: str, probe: Probe, effort: Effort) -> tuple[Figures, str]:
     return {"image": ours, "image_ratio": ratio}, f"image: {size}; curl; sha256sum; tar xzf: {cell(plain)} s"
 
 
+def _isolation(quick: bool) -> str:
+    """Return the table of what isolation costs per launch; it takes a program with namespaces of its own."""
+    if os.geteuid():
+        return "isolation: it needs root"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.isolation", "15" if quick else "50"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return f"\n{done.stdout}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, leave nothing behind. Exit status 1 when a figure of maestro could not be taken."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rows", default=",".join(GROUPS), help=f"of {', '.join(GROUPS)}; default: all")
+    known = (*GROUPS, "isolation")
+    parser.add_argument("--rows", default=",".join(known), help=f"of {', '.join(known)}; default: all")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="fewer samples, a smaller image")
     arguments = parser.parse_args(argv)
-    groups = _listed(arguments.rows, GROUPS, "row")
+    groups = _listed(arguments.rows, known, "row")
     peers = _listed(arguments.peers, list(PEERS), "peer")
     effort = QUICK if arguments.quick else Effort()
 
@@ -75,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     join = Figure()
     try:
         probe = Probe(base)
-        for name in peers:
+        for name in peers if set(groups) != {"isolation"} else ():
             peer = PEERS[name]
             if why := peer.missing():
                 notes.append(f"{name}: {why}")
@@ -91,6 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures, line = _images(base, probe, effort)
             results["maestro"] |= figures
             notes.append(line)
+        if "isolation" in groups:
+            print("measuring isolation …", file=sys.stderr, flush=True)
+            notes.append(_isolation(arguments.quick))
         probe.close()
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

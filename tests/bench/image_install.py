@@ -112,7 +112,9 @@ with FileServer(sys.argv[1]) as url:
 
 
 def compare(base: Path, url: str, flags: str, digest: str, runs: int) -> None:
-    out, download = base / "out", base / "download"
+    out, download, state = base / "out", base / "download", base / "download.json"
+    sums = base / "out.sums"
+    name = url.rpartition("/")[2]
     quoted = [shlex.quote(str(part)) for part in (download, url, out)]
     script = (
         "curl -sSf -o {0} {1} && sha256sum {0} >/dev/null && mkdir {2} && tar " + flags + " -xf {0} -C {2}"
@@ -122,9 +124,10 @@ def compare(base: Path, url: str, flags: str, digest: str, runs: int) -> None:
         subprocess.run(["sh", "-c", script.format(*quoted)], check=True)
 
     def ours(sync: bool) -> None:
-        checksum = {"type": "sha256sum", "value": digest}
-        helper("fetch", {"url": url, "dest": str(download), "checksum": checksum, "sync": sync})
-        helper("unpack", {"archive": str(download), "dest": str(out), "image_type": "tarball"})
+        checks = {"name": name, "checksum": {"type": "sha256sum", "value": digest}}
+        helper("fetch", {"url": url, "part": str(download), "content": digest, "sync": sync})
+        paths = {"archive": str(download), "dest": str(out), "sums": str(sums)}
+        helper("unpack", {**paths, "image_type": "tarball", "checks": checks})
 
     ways: dict[str, Callable[[], None]] = {
         "curl; sha256sum; tar": pipeline,
@@ -141,6 +144,8 @@ def compare(base: Path, url: str, flags: str, digest: str, runs: int) -> None:
             figures[way].append(measure(work))
             shutil.rmtree(out)
             download.unlink()
+            state.unlink(missing_ok=True)
+            sums.unlink(missing_ok=True)
             os.sync()
     for way, found in figures.items():
         walls = sorted(wall for wall, _ in found)

@@ -40,6 +40,8 @@ ROWS = (
     Row("restart", "restart", "death to replacement's first instruction, ms", 4, plus_join=True),
     Row("status_api", "status", "status of 100 jobs, API, ms", 1),
     Row("status_cli", "status", "status of 100 jobs, CLI, ms", 60),
+    Row("help_cli", "status", "CLI --help, ms", 40),
+    Row("tail", "tail", "CLI logs -n 10 of a 1 GB log, ms", 80),
     Row("log_block", "log", "log capture, 4 kB writes, MB/s", 900, more_is_better=True),
     Row("log_line", "log", "log capture, a write per line, MB/s", 120, more_is_better=True),
     Row("image", "image", "image install, s", None),
@@ -75,9 +77,11 @@ class Effort:
     lines: int = 1_000_000
     image: int = 3
     image_scale: float = 1.0
+    tail: int = 7
+    tail_size: int = 1 << 30
 
 
-QUICK = Effort(2, 5, 2, 10, 3, 1, 3.0, 1.0, 3.0, 500_000, 1, 0.15)
+QUICK = Effort(2, 5, 2, 10, 3, 1, 3.0, 1.0, 3.0, 500_000, 1, 0.15, 3, 1 << 28)
 
 
 def sample(take: Callable[[int], float], count: int, budget: float) -> Figure:
@@ -180,10 +184,16 @@ class Idle:
                 )
             return taken
 
+        def help(_: int) -> float:
+            start = time.perf_counter()
+            subprocess.run(self.peer.help_command(), stdout=subprocess.DEVNULL, check=True)
+            return (time.perf_counter() - start) * 1000
+
         figures: Figures = {}
         for key, take, count in (
             ("status_api", api, self.effort.api),
             ("status_cli", cli, self.effort.cli),
+            *((("help_cli", help, self.effort.cli),) if self.peer.help_command() else ()),
         ):
             try:
                 take(0)
@@ -260,6 +270,39 @@ def logs(peer_type: type[Peer], directory: str, probe: Probe, effort: Effort) ->
     return figures
 
 
+def last_lines(peer_type: type[Peer], directory: str, probe: Probe, effort: Effort) -> Figures:
+    """Return how long the command takes to show the last lines of a log that is very long already."""
+    peer = peer_type(
+        directory, [Job("talker", probe.program, probe.argument(0), autostart=False, logged=True)]
+    )
+    command = peer.tail_command("talker", 10)
+    if not command:
+        return {}
+    peer.prepare()
+    block = b"".join(b"a line of this log, number %012d\n" % number for number in range(20_000))
+    try:
+        with open(os.path.join(peer.log_dir, "talker.log"), "wb") as file:
+            while file.tell() < effort.tail_size:
+                file.write(block)
+
+        def take(_: int) -> float:
+            start = time.perf_counter()
+            done = subprocess.run(command, capture_output=True)
+            taken = (time.perf_counter() - start) * 1000
+            if done.stdout.count(b"\n") != 10:
+                raise BenchError(f"logs shows {done.stdout[-200:]!r} {done.stderr[-200:]!r}")
+            return taken
+
+        peer.start()
+        peer.connect()
+        take(0)
+        return {"tail": sample(take, effort.tail, effort.budget)}
+    except (BenchError, OSError) as error:
+        return {"tail": Figure(note=f"failed: {error}")}
+    finally:
+        peer.stop()
+
+
 def measure(
     peer_type: type[Peer], base: str, probe: Probe, effort: Effort, groups: Collection[str]
 ) -> Figures:
@@ -269,13 +312,18 @@ def measure(
     parts: list[tuple[str, Collection[str], Callable[[str], Figures]]] = [
         (
             "idle",
-            [group for group in groups if group not in ("log", "image")],
+            [group for group in groups if group not in ("log", "image", "tail", "isolation")],
             lambda path: Idle(peer_type, path, probe, effort).measure(groups),
         ),
         (
             "log",
             [group for group in groups if group == "log"],
             lambda path: logs(peer_type, path, probe, effort),
+        ),
+        (
+            "tail",
+            [group for group in groups if group == "tail"],
+            lambda path: last_lines(peer_type, path, probe, effort),
         ),
     ]
     for part, wanted, run in parts:

@@ -207,3 +207,11 @@ def test_everything_is_back_after_a_reboot(device: Machine) -> None:
     device.reboot()
     device.until("systemctl is-active maestrod && maestro status lasting | grep RUNNING", 120)
     assert device.run(f"cat {group('lasting')}/memory.max").strip() == str(32 * MIB)
+
+
+def test_isolation_is_measured_beside_tools_that_do_the_same(device: Machine) -> None:
+    """The table is printed; under emulation the figures are worth comparing with each other only."""
+    table = device.run("cd /opt/tests && python3 -B -m tests.bench.isolation 10 2>&1", 300)
+    print(table)
+    for row in ("bare", "full", "full, seccomp", "bwrap", "crun run", "systemd-run"):
+        assert f"\n{row}" in table

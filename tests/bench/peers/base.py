@@ -93,6 +93,14 @@ class Peer:
         """Command line that prints the state of all jobs, naming each."""
         raise NotImplementedError
 
+    def help_command(self) -> list[str]:
+        """Command line that prints the help of its command; nothing where there is none."""
+        return []
+
+    def tail_command(self, name: str, lines: int) -> list[str]:
+        """Command line that prints the last lines of a job; nothing where there is none."""
+        return []
+
     # the same for all
     @property
     def process(self) -> subprocess.Popen[bytes]:

@@ -88,3 +88,6 @@ stdout_stream.backup_count = 20
 
     def status_command(self) -> list[str]:
         return [find("circusctl"), "--endpoint", self._endpoint, "status"]
+
+    def help_command(self) -> list[str]:
+        return [find("circusctl"), "--help"]

@@ -126,6 +126,13 @@ class Maestro(Peer):
     def status_command(self) -> list[str]:
         return [*_command("maestro", "maestro_py.cli"), "--socket", self.socket, "status"]
 
+    def help_command(self) -> list[str]:
+        return [*_command("maestro", "maestro_py.cli"), "--help"]
+
+    def tail_command(self, name: str, lines: int) -> list[str]:
+        command = _command("maestro", "maestro_py.cli")
+        return [*command, "--socket", self.socket, "logs", "-n", str(lines), name]
+
 
 class MaestroLimited(Maestro):
     """Isolated: another user, a memory limit and a limit of processes for every job."""

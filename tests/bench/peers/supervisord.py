@@ -93,3 +93,6 @@ stdout_logfile_backups={20 if job.logged else 1}
 
     def status_command(self) -> list[str]:
         return [find("supervisorctl"), "-c", self._config, "status"]
+
+    def help_command(self) -> list[str]:
+        return [find("supervisorctl"), "--help"]

@@ -29,12 +29,13 @@ DISK_SIZE = "3G"  # sparse
 
 SYSTEM = ("systemd-sysv", "udev", "kmod", "iproute2", "procps", "linux-image-cloud-amd64", "initramfs-tools")
 NEEDED = ("h11", "psutil", "pyroute2", "requests", "sdnotify", "seccomp", "yaml")  # by the package
-FOR_TESTS = ("nodejs", "gcc", "libc6-dev", "bzip2", "xz-utils", "zstd", "busybox-static")
+RIVALS = ("bubblewrap", "crun", "dbus")  # systemd-run needs the last
+FOR_TESTS = ("nodejs", "gcc", "libc6-dev", "bzip2", "xz-utils", "zstd", "busybox-static", *RIVALS)
 PACKAGES = (*SYSTEM, "python3", *(f"python3-{name}" for name in NEEDED), *FOR_TESTS)
 
 EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
 
-TESTED = ("tests/conftest.py", "tests/linux", "tests/machine", "tests/support", "tests/unit")
+TESTED = ("tests/bench", "tests/conftest.py", "tests/linux", "tests/machine", "tests/support", "tests/unit")
 PACKAGED = ("LICENSE", "README.md", "man", "maestro_py", "packaging", "pyproject.toml", "templates")
 
 SAMPLES = Path("shared/samples/maestro/payloads")

@@ -24,21 +24,34 @@ KERNEL = (
 )
 
 
-class Machine:
-    """A booted device. Its disk is the image, what it writes there is gone when it is switched off."""
+def own_disk(image: Image, path: Path) -> Path:
+    """Return a disk that begins as the image and keeps what is written to it."""
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(path)]
+    subprocess.run(command, check=True)
+    return path
 
-    def __init__(self, image: Image) -> None:
+
+class Machine:
+    """A booted device. Its disk is the image, what it writes there is gone when it is switched off.
+
+    disk: another one, whose writes are kept (see `own_disk`). append: more for the kernel's command line.
+    """
+
+    def __init__(self, image: Image, disk: Path | None = None, append: str = "") -> None:
         self._place = tempfile.TemporaryDirectory(prefix="maestro-lab-")
         self.console = CACHE / "console.log"
         path = str(Path(self._place.name) / "port")
         self._asked = 0
+        drive = f"file={disk},format=qcow2,if=virtio"
+        if disk is None:
+            drive = f"file={image.disk},format=raw,if=virtio,snapshot=on"
         self._unread = b""
         self._qemu = subprocess.Popen(
             [
                 "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", "2048",
                 "-nodefaults", "-no-user-config", "-display", "none", "-serial", f"file:{self.console}",
-                "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", KERNEL,
-                "-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on",
+                "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"{KERNEL} {append}",
+                "-drive", drive,
                 "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=lab,name=maestro.lab",
                 "-chardev", f"socket,id=lab,path={path},server=on,wait=off",
             ],
@@ -154,8 +167,14 @@ class Machine:
             assert time.monotonic() < deadline, f"it did not come back\n{self._last_words()}"
             time.sleep(0.5)
 
+    def begin(self, command: str) -> None:
+        """Have a shell command run and do not wait for it."""
+        self._asked += 1
+        request = {"id": self._asked, "run": command, "timeout": 60}
+        self._port.sendall(json.dumps(request).encode() + b"\n")
+
     def close(self) -> None:
-        """Switch it off."""
+        """Switch it off, as a power cut does: at once."""
         self._port.close()
         self._qemu.send_signal(signal.SIGKILL)
         self._qemu.wait()
