@@ -124,7 +124,7 @@ def _say_outcome(
     screen = session.screen
     good = task["status"] == "complete"
     if good:
-        screen.line(f"applied: {planview.summary(plan, done=True)}")
+        screen.prose(f"applied: {planview.summary(plan, done=True)}", margin=2)
     concerned = {step[key] for step in plan["steps"] for key in ("subject", "process")}
     touched = [job for job in jobs if job["job"] in concerned or job["process"] in concerned]
     if 0 < len(touched) <= TABLE_MAX:

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 
 class Argument:
-    """A positional argument. `many` takes all that follow; an optional one may be left out."""
+    """A positional argument. `many` takes all that follow; an optional one may be left out.
 
-    __slots__ = ("help", "many", "metavar", "name", "optional")
+    verbatim: what follows its first word belongs to it as well, words that look like options too.
+    """
+
+    __slots__ = ("help", "many", "metavar", "name", "optional", "verbatim")
 
     def __init__(
-        self, name: str, metavar: str, help: str, *, many: bool = False, optional: bool = False
+        self,
+        name: str,
+        metavar: str,
+        help: str,
+        *,
+        many: bool = False,
+        optional: bool = False,
+        verbatim: bool = False,
     ) -> None:
         self.name = name
         self.metavar = metavar
         self.help = help
         self.many = many
         self.optional = optional
+        self.verbatim = verbatim
 
     @property
     def usage(self) -> str:

@@ -204,5 +204,5 @@ def why(session: Session) -> int:
         return 0
     session.screen.line(f"{clean(answer['job'])} is {session.screen.paint(str(answer['state']))}")
     for sentence in answer["lines"]:
-        session.screen.line(clean(sentence))
+        session.screen.prose(clean(sentence))
     return 0

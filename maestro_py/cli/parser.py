@@ -64,7 +64,9 @@ def parse(words: Sequence[str]) -> Call:
         if extra:
             raise _no_command(extra)
         return Call(None, values)
-    values, positional = _read_options(rest, (*GLOBAL_OPTIONS, *command.options), command.name)
+    verbatim = next((i for i, argument in enumerate(command.arguments) if argument.verbatim), None)
+    options = (*GLOBAL_OPTIONS, *command.options)
+    values, positional = _read_options(rest, options, command.name, verbatim)
     if not values.get("help"):
         values.update(_assign(command, positional))
     return Call(command, values)
@@ -129,21 +131,27 @@ def closest(word: str, known: Iterable[str]) -> str:
     import difflib  # only when something was mistyped
 
     lower = {name.lower(): name for name in known}
+    begun = [name for name in lower if len(word) > 2 and name.startswith(word.lower())]
+    if len(begun) == 1:
+        return lower[begun[0]]
     found = difflib.get_close_matches(word.lower(), list(lower), n=1, cutoff=0.6)
     return lower[found[0]] if found else ""
 
 
 def _read_options(
-    words: Sequence[str], options: Sequence[Option], where: str
+    words: Sequence[str], options: Sequence[Option], where: str, verbatim: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the options' values by name, and the words that are no options."""
+    """Return the options' values by name, and the words that are no options.
+
+    verbatim: from the positional word of this number on, all words are positional.
+    """
     values: dict[str, Any] = {}
     positional: list[str] = []
     queue = list(words)
     while queue:
         word = queue.pop(0)
-        if word == "--":
-            positional += queue
+        if word == "--" or (verbatim is not None and len(positional) > verbatim):
+            positional += queue if word == "--" else [word, *queue]
             break
         if word.startswith("--"):
             name, equals, value = word.partition("=")

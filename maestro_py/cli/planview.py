@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from maestro_py.cli.screen import Screen, clean
+from maestro_py.cli.screen import Screen, clean, wrap
 
 TYPE_CHECKING = False  # typing's constant, without the import of typing
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def show(screen: Screen, plan: dict[str, Any]) -> None:
     for step in steps:
         symbol = SYMBOLS.get(step["action"], "~")
         head = f"{step['action']:<{actions}}  {clean(step['subject']):<{subjects}}"
-        reason = _wrap(clean(step["reason"]), max(20, screen.width - margin), margin)
+        reason = wrap(clean(step["reason"]), max(20, screen.width - margin), margin)
         screen.line(f"  {screen.paint(symbol)} {head}  {reason}".rstrip())
     screen.line()
-    screen.line(f"plan: {summary(plan, done=False)}")
+    screen.prose(f"plan: {summary(plan, done=False)}", margin=2)
 
 
 def summary(plan: dict[str, Any], *, done: bool) -> str:
@@ -75,12 +75,3 @@ def summary(plan: dict[str, Any], *, done: bool) -> str:
     if not parts:
         return "nothing to change" if not steps else f"{len(steps)} step{'s' if len(steps) > 1 else ''}"
     return ", ".join(parts)
-
-
-def _wrap(text: str, width: int, margin: int) -> str:
-    lines = [""]
-    for word in text.split(" "):
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] += (" " if lines[-1] else "") + word
-    return ("\n" + " " * margin).join(lines)

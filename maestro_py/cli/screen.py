@@ -46,6 +46,16 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in plain)
 
 
+def wrap(text: str, width: int, margin: int = 0) -> str:
+    """Return text broken between words at a width, lines after the first moved in by a margin."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] += (" " if lines[-1] else "") + word
+    return ("\n" + " " * margin).join(lines)
+
+
 class Screen:
     """Standard output and standard error, and what they can do."""
 
@@ -74,6 +84,10 @@ class Screen:
     def line(self, text: str = "") -> None:
         """Write one line to standard output."""
         self.out.write(text + "\n")
+
+    def prose(self, text: str, *, margin: int = 0) -> None:
+        """Write a sentence; a terminal gets it broken between words, anything else on one line."""
+        self.line(wrap(text, self.width - margin, margin) if self.terminal else text)
 
     def note(self, text: str) -> None:
         """Write one line about the run itself to standard error, after what was printed so far."""

@@ -27,7 +27,7 @@ _NO_WAIT = Option("--no-wait", "print the task's id instead of waiting for its e
 _TIMEOUT = Option("--timeout", "wait no longer than this, as 30 or 1m30s", metavar="S", kind="seconds")
 _FOLLOW = Option("--follow", "stay, and print what comes", short="-f")
 _INTERVAL = Option("--interval", "seconds between two looks (default: 2)", metavar="S", kind="seconds")
-_PROGRAM = Argument("command", "COMMAND", "the program and its arguments, after --", many=True)
+_PROGRAM = Argument("command", "COMMAND", "the program and its arguments", many=True, verbatim=True)
 
 _DOCUMENTS, _JOBS_SECTION, _LOOKING = "Documents", "Jobs", "Looking closer"
 _DATA, _DEVICE = "Templates, configs, images", "The daemon and the device"

@@ -149,13 +149,15 @@ def _refused(node: Any, why: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=why, problem_mark=node.start_mark)
 
 
+def _below(path: str, key: object) -> str:
+    name = visible(str(key))
+    return f"{path}.{name}" if path else name
+
+
 def _plain(value: Any, path: str, problems: list[Problem]) -> Any:
     """Return the value as JSON has it: keys become text, what has no JSON form is a problem."""
     if isinstance(value, dict):
-        return {
-            _key(key): _plain(item, f"{path}.{key}" if path else str(key), problems)
-            for key, item in value.items()
-        }
+        return {_key(key): _plain(item, _below(path, key), problems) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item, f"{path}[{i}]", problems) for i, item in enumerate(value)]
     if (

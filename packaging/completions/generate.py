@@ -161,7 +161,7 @@ def zsh() -> str:
         "    local -a socket",
         "    socket=(${(kv)opt_args[(I)--socket]})",
         '    names=(${(f)"$(maestro $socket _names $1 2>/dev/null)"})',
-        '    compadd "${@:2}" -a names',
+        "    compadd -a names",
         "}",
         "",
         "_maestro_commands() {",
@@ -247,7 +247,7 @@ def _zsh_option(command: Command | None, option: Option) -> list[str]:
 
 def _zsh_action(kind: str) -> str:
     if kind in ASKED:
-        return f"_maestro_names {kind}"
+        return f" _maestro_names {kind}"  # the blank keeps zsh from adding words of its own
     return {"files": "_files", "dirs": "_files -/", "commands": "_normal", "": " "}.get(kind) or f"({kind})"
 
 

@@ -57,9 +57,11 @@ NOT_IN_THE_DAEMON = {
     "maestro_py.images.manifest",
     "maestro_py.images.unpack",
     "maestro_py.images.verify",
+    "maestro_py.process.enter",
     "maestro_py.process.firewall",
     "maestro_py.process.netplan",
     "maestro_py.process.network",
+    "maestro_py.process.terminal",
     "maestro_py.spec.yamltext",
 }
 HEAVY = {

@@ -31,6 +31,7 @@ SYSTEM = ("systemd-sysv", "udev", "kmod", "iproute2", "procps", "linux-image-clo
 NEEDED = ("h11", "psutil", "pyroute2", "requests", "sdnotify", "seccomp", "yaml")  # by the package
 RIVALS = ("bubblewrap", "crun", "dbus")  # systemd-run needs the last
 FOR_TESTS = ("nodejs", "gcc", "libc6-dev", "bzip2", "xz-utils", "zstd", "busybox-static", *RIVALS)
+TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
 PACKAGES = (*SYSTEM, "python3", *(f"python3-{name}" for name in NEEDED), *FOR_TESTS)
 
 EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
@@ -146,7 +147,8 @@ def _tools() -> Path:
     wanted = [
         requirement.partition(";")[0].strip()
         for requirement in importlib.metadata.requires("maestro-py") or ()
-        if re.search(r"extra == ['\"]test['\"]", requirement) and not requirement.startswith("coverage")
+        if re.search(r"extra == ['\"]test['\"]", requirement)
+        and re.split(r"[^a-z-]", requirement)[0] in TEST_TOOLS
     ]
     path = CACHE / f"tools-{_digest([PYTHON_VERSION, *wanted])}"
     if not path.exists():

@@ -138,3 +138,50 @@ def test_option_names_are_unique_per_command() -> None:
         both = (*GLOBAL_OPTIONS, *command.options)
         spellings = [s for option in both for s in (option.long, option.short) if s]
         assert len(spellings) == len(set(spellings)), command.name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "exec web ls -l --json",
+        "exec web -- ls -l --json",
+        "exec -- web ls -l --json",
+        "--socket /x exec web ls -l --json",
+    ],
+)
+def test_a_programs_options_are_its_own(line: str) -> None:
+    call = parse(line.split())
+    assert call.text("job") == "web"
+    assert call.many("command") == ["ls", "-l", "--json"]
+    assert not call.flag("json")
+
+
+def test_options_before_the_program_are_ours() -> None:
+    call = parse(["exec", "web", "--json", "--", "ls", "--"])
+    assert call.flag("json")
+    assert call.many("command") == ["ls", "--"]
+    assert parse(["exec", "--help"]).flag("help")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("alive", "version"), ("jobs get", "status"), ("jobs start x", "start"), ("jobs stop x", "stop")],
+)
+def test_words_of_upstreams_shell_stand_for_commands(words: str, name: str) -> None:
+    command = parse(words.split()).command
+    assert command
+    assert command.name == name
+
+
+def test_the_beginning_of_one_command_alone_suggests_it() -> None:
+    from maestro_py.cli.parser import closest
+
+    assert closest("stat", ["start", "status", "stop"]) == "status"
+    assert closest("st", ["start", "status", "stop"]) != "status"
+    assert closest("sttaus", ["start", "status", "stop"]) == "status"
+
+
+@pytest.mark.parametrize("text", ["runing", "x,failed"])
+def test_a_state_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected one of never_ran"):
+        parse(["status", "--state", text])

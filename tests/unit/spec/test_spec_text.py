@@ -142,12 +142,13 @@ def test_what_yaml_may_not_have_is_named(text: bytes | str, why: str, line: int)
         ("a: 0x" + "9" * 5000, "a number of so many digits is nothing a document may have"),
         ("!!float " + "x" * 5000, "could not convert string to float"),
         ("!!binary \u2028\ufeffx", "not valid YAML"),
+        ('"\\ufeffa": .inf', "a number without end is nothing a document may have"),
     ],
 )
 def test_odd_tags_and_numbers_are_refused_in_few_words_a_terminal_can_show(text: str, why: str) -> None:
     problem = refused(load_yaml, text)
     assert why in problem.message
-    assert problem.message.isprintable()
+    assert f"{problem.path}{problem.message}".isprintable()
     assert len(problem.message) < 600
 
 
