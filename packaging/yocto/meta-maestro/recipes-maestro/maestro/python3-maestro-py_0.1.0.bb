@@ -9,7 +9,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 PYPI_PACKAGE = "maestro_py"
 
 SRC_URI += "file://run-ptest"
-SRC_URI[sha256sum] = "cb6d20d2e7889927e89a74842c1719c59ba1d6d33406ba6bb1ab8ffa6beaf005"
+SRC_URI[sha256sum] = "ac3763cb54cd0fe44d3e2a0e82a455c846dfddaed18c898d2a968acab565734a"
 
 inherit pypi python_hatchling systemd update-rc.d useradd ptest-python-pytest bash-completion
 
