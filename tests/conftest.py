@@ -18,6 +18,14 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+UMASK = os.umask(0o022)
+os.umask(UMASK)
+
+
+def pytest_runtest_teardown() -> None:
+    os.umask(UMASK)  # the programs that some tests call here set their own
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root") and os.geteuid() != 0:

@@ -276,8 +276,9 @@ def test_processes_without_a_record_are_taken_over_as_what_they_are(daemon: Daem
 def test_a_launch_cut_off_before_it_was_recorded_leaves_nothing_behind(tmp_path: Path) -> None:
     """The child waits for its record to be written, and goes when nobody will write it."""
     mark = tmp_path / "ran"
-    for point in ("process.launch.forked", "process.launch.recorded", "runner.launch.started"):
-        daemon = Daemon(tmp_path / point, env={"MAESTRO_FAULT_POINT": f"{point}"})
+    points = ("process.launch.forked", "process.launch.recorded", "runner.launch.started")
+    for number, point in enumerate(points):
+        daemon = Daemon(tmp_path / str(number), env={"MAESTRO_FAULT_POINT": point})
         daemon.start()
         # not a helper's launch: those are not recorded
         daemon.client().apply(document(job("app", f"echo ran >>{mark}; {WAIT}")))

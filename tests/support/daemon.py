@@ -63,6 +63,8 @@ class Daemon:
                     return self
                 except MaestroError:
                     if select.select([pidfd], [], [], 0.02)[0] or time.monotonic() > deadline:
+                        self.process.kill()
+                        self.process.wait()
                         raise AssertionError(f"maestrod did not start:\n{self.output()}") from None
         finally:
             os.close(pidfd)

@@ -9,7 +9,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 PYPI_PACKAGE = "maestro_py"
 
 SRC_URI += "file://run-ptest"
-SRC_URI[sha256sum] = "ac3763cb54cd0fe44d3e2a0e82a455c846dfddaed18c898d2a968acab565734a"
+SRC_URI[sha256sum] = "c9792f3ff022a56fa539b34080f505aa4f1eba866e248665d52f5fbcda93bf46"
 
 inherit pypi python_hatchling systemd update-rc.d useradd ptest-python-pytest bash-completion
 
