@@ -32,17 +32,19 @@ def descriptors(dice):
     made = []
     for _ in range(dice.choice((0, 0, 1, 2, 16, 17, 200))):
         kind = dice.randrange(4)
-        made += (os.pipe(), [s.detach() for s in socket.socketpair()],
-                 [os.open("/dev/null", os.O_RDONLY)], [os.memfd_create("x")])[kind][:1 + dice.randrange(2)]
-        for extra in made[250:]:
-            os.close(extra)
-        del made[250:]
-    return made
+        if kind == 0:
+            made += os.pipe()
+        elif kind == 1:
+            made += [s.detach() for s in socket.socketpair()]
+        else:
+            made.append(os.open("/dev/null", os.O_RDONLY) if kind == 2 else os.memfd_create("x"))
+    for extra in made[250:]:
+        os.close(extra)
+    return made[:250]
 
 def throw(path, dice):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.settimeout(1)
-        before = set(os.listdir("/proc/self/fd"))
         passed = descriptors(dice)
         control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passed))] if passed else []
         try:
@@ -50,11 +52,8 @@ def throw(path, dice):
         except OSError:
             pass  # it is full, gone for a moment, or the datagram is too large
         finally:
-            for name in set(os.listdir("/proc/self/fd")) - before:
-                try:
-                    os.close(int(name))
-                except OSError:
-                    pass
+            for fd in passed:
+                os.close(fd)
 """
 
 LOUD = (
