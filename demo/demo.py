@@ -265,7 +265,8 @@ Look further:
   maestro why lights        why it is in the state it is in
   maestro events            what has happened
   maestro restart lights    heating too: they are two modules of one process
-Change {DOCUMENT.relative_to(REPO)} (disable a job, say) and `maestro apply` it again.
+Change {DOCUMENT.relative_to(REPO)} (disable a job, say)
+and `maestro apply` it again.
 Stop: make demo-stop""")
     return result
 

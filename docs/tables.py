@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from maestro_py import shipped
+from maestro_py.cli.answers import ANSWERS, FAILURE
 from maestro_py.cli.grammar import Argument, Option
 from maestro_py.cli.helptext import EXIT_STATUS
-from maestro_py.cli.table import COMMANDS, GLOBAL_OPTIONS
-from maestro_py.daemon import api, upstream
-from maestro_py.daemon import main as daemon_main
+from maestro_py.cli.table import ALIASES, COMMANDS, GLOBAL_OPTIONS, HIDDEN
+from maestro_py.daemon import api, arguments, upstream
 from maestro_py.daemon.messages import STATUS
 from maestro_py.daemon.openapi import document
 from maestro_py.daemon.openapi.shapes import QUERY, SHAPES
@@ -155,14 +155,14 @@ def _exits() -> Iterator[str]:
 
 def _daemon() -> Iterator[str]:
     """Yield the options of maestrod, from what `maestrod --help` prints."""
-    for option, help in _DAEMON_OPTION.findall(daemon_main.USAGE):
+    for option, help in _DAEMON_OPTION.findall(arguments.USAGE):
         name, _, argument = option.partition(" ")
         spelled = f"`{name}` *{argument.strip()}*" if argument else f"`{name}`"
         yield from (spelled, f": {_sentence(' '.join(help.split()))}", "")
 
 
 def _synopsis() -> Iterator[str]:
-    usage = daemon_main.USAGE.partition("\n\n")[0].removeprefix("usage: maestrod ")
+    usage = arguments.USAGE.partition("\n\n")[0].removeprefix("usage: maestrod ")
     yield f"**maestrod** {_usage(usage.split())}"
 
 
@@ -172,6 +172,31 @@ def _sentence(text: str) -> str:
 
 def _ended(text: str) -> str:
     return text if text.endswith((".", ")")) else f"{text}."
+
+
+def _answers() -> Iterator[str]:
+    """Yield what each command prints with --json; commands that print the same share an entry."""
+    alike: dict[str, list[str]] = {}
+    for command, answer in ANSWERS.items():
+        if isinstance(answer, str):
+            route, _, more = answer.partition(": ")
+            text = f"What `{route}` answers" + (f": {more}" if more else "")
+        else:
+            text = "  \n".join(f"`{key}`: {_ended(what)}" for key, what in answer.items())
+        alike.setdefault(text, []).append(command)
+    for text, commands in alike.items():
+        yield from (", ".join(f"`{command}`" for command in commands), f": {_ended(text)}", "")
+    for key, what in FAILURE.items():
+        yield f"`{key}`: {_ended(what)}"
+
+
+def _words() -> Iterator[str]:
+    """Yield the words of upstream's shell that are understood."""
+    for alias, command in ALIASES:
+        yield from (f"`{alias}`", f": `maestro {command}`", "")
+    for hidden in HIDDEN:
+        if not hidden.name.startswith("_"):
+            yield from (f"`{hidden.name}`", f": {_sentence(hidden.help)}", "")
 
 
 # Routes
@@ -235,6 +260,8 @@ _MAKERS: dict[str, Callable[..., Iterator[str]]] = {
     "objects": _objects,
     "commands": _commands,
     "options": _options,
+    "answers": _answers,
+    "words": _words,
     "exits": _exits,
     "daemon": _daemon,
     "synopsis": _synopsis,

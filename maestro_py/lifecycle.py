@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from maestro_py.exits import Exit
-from maestro_py.spec.model import ResolvedProcess, Restart, RestartPolicy, State
+from maestro_py.spec.model import RestartPolicy
+from maestro_py.spec.resolved import ResolvedProcess, Restart, State
 from maestro_py.units import format_duration
 
 KILL_AGAIN = 5.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from maestro_py.lifecycle import Cause, Kind, Life
-from maestro_py.spec.model import Probation, State
+from maestro_py.spec.resolved import Probation, State
 from maestro_py.units import format_duration
 
 

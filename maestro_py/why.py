@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from maestro_py.lifecycle import Life
-from maestro_py.spec.model import Ready, ResolvedProcess, RestartPolicy, State
+from maestro_py.spec.model import RestartPolicy
+from maestro_py.spec.resolved import Ready, ResolvedProcess, State
 from maestro_py.units import format_duration, format_size
 
 _CARRIES_ON = frozenset({State.NEVER_RAN, State.WAITING_FOR_DEPS, State.STARTING, State.RUNNING})

@@ -29,7 +29,9 @@ def config_list(session: Session) -> int:
             for c in sorted(configs, key=lambda c: (c["job"], c["name"]))
         ]
         head = ("JOB", "NAME", "SIZE", "FILES", "CHANGED")
-        session.screen.table(head, rows, shrink=((0, 16), (1, 16), (4, 10)), right=(2, 3))
+        session.screen.lines(
+            session.screen.table(head, rows, shrink=((0, 16), (1, 16), (4, 10)), right=(2, 3))
+        )
     return 0
 
 
@@ -46,7 +48,7 @@ def config_get(session: Session) -> int:
 
 def config_set(session: Session) -> int:
     """`maestro config set JOB NAME FILE|-`: text is sent as it is, anything else as base64."""
-    from maestro_py.cli.documents import read_input
+    from maestro_py.cli.inputs import read_input
 
     job, name = session.call.text("job"), session.call.text("name")
     data = read_input(session.call.text("file"))
@@ -94,7 +96,8 @@ def template_list(session: Session) -> int:
             (t["name"], t.get("source") or "-", t.get("exec_cmd") or "-")
             for t in sorted(answer["templates"], key=lambda t: str(t["name"]))
         ]
-        session.screen.table(("NAME", "SOURCE", "COMMAND"), rows, shrink=((2, 20), (0, 20)))
+        head = ("NAME", "SOURCE", "COMMAND")
+        session.screen.lines(session.screen.table(head, rows, shrink=((2, 20), (0, 20))))
     return 0
 
 

@@ -25,18 +25,18 @@ def doctor(session: Session) -> int:
         session.screen.json(answer)
         return 0
     facts = answer["facts"]
+    width = session.screen.width
     names = max((len(clean(fact["name"])) for fact in facts), default=0)
     values = min(32, max((len(clean(fact["value"])) for fact in facts), default=0))
     for fact in facts:
         word = "ok" if fact["ok"] else "missing"
-        mark = session.screen.paint(word, f"{word:<7}")
-        head = f"{clean(fact['name']):<{names}}  {clean(fact['value']):<{values}}"
-        means = clean(fact.get("means") or "")
-        if means and 9 + len(head) + 2 + len(means) <= session.screen.width:
-            head, means = f"{head}  {means}", ""
-        session.screen.line(f"{mark}  {head}".rstrip())
+        head = f"{session.screen.paint(word, f'{word:<7}')}  {clean(fact['name']):<{names}}  "
+        value, means = clean(fact["value"]), clean(fact.get("means") or "")
+        if means and names + values + len(means) + 13 <= width:
+            value, means = f"{value:<{values}}  {means}", ""
+        session.screen.line((head + session.screen.fold(value, names + 11)).rstrip())
         if means:
-            session.screen.line(f"{'':9}{means}")
+            session.screen.line(f"{'':9}{session.screen.fold(means, 9)}")
     return 0
 
 

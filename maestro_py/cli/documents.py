@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from maestro_py.cli import planview
+from maestro_py.cli.inputs import Document, read_input
 from maestro_py.cli.screen import clean
 
 TYPE_CHECKING = False  # typing's constant, without the import of typing
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from maestro_py.cli.session import Session
     from maestro_py.errors import Problem
-    from maestro_py.spec.model import ConfigSpec, DaemonConfig, ImageSpec, RunningConfig, TemplateSpec
+    from maestro_py.spec.daemonconfig import DaemonConfig
+    from maestro_py.spec.model import ConfigSpec, ImageSpec, RunningConfig, TemplateSpec
 
 SEE_MAX = 5
 """For so many failed jobs the commands that tell more are spelled out."""
@@ -25,37 +26,45 @@ TABLE_MAX = 20
 """So many jobs are shown one by one after an apply; more are only counted."""
 
 
-def read_input(name: str) -> bytes:
-    """Return the bytes of a file, or of standard input for `-`. Raises MaestroError."""
-    from maestro_py.errors import MaestroError
-
-    try:
-        if name == "-":
-            return sys.stdin.buffer.read()
-        with open(name, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise MaestroError(f"cannot read {name}: {error.strerror}") from None
-
-
-def _load(session: Session) -> tuple[object, str]:
-    """Return the document named on the command line, and how to call it."""
-    from maestro_py.spec.text import load
-
-    name = session.call.text("file")
-    source = "standard input" if name == "-" else name
-    document = load(read_input(name), source)
-    if document is None:
+def _load(session: Session) -> Document:
+    """Return the running config named on the command line. Raises MaestroError."""
+    document = Document(session.call.text("file"))
+    if document.data is None:
         from maestro_py.errors import MaestroError
 
-        raise MaestroError(f"cannot read {source}: it is empty")
-    return document, source
+        raise MaestroError(f"cannot read {document.source}: it is empty")
+    return document
+
+
+def _sent(document: Document, send: Callable[..., dict[str, Any]], **options: bool) -> dict[str, Any]:
+    """Return the daemon's answer to a document; a refusal is told with the lines of the mistakes."""
+    from maestro_py.errors import InvalidDocument
+
+    try:
+        return send(document.data, **options)
+    except InvalidDocument as error:
+        error.hint = _other_kind(document)
+        raise document.refused(error) from None
+
+
+def _other_kind(document: Document, *, daemon: bool = False) -> str:
+    """Return a hint when one kind of document looks like the other. daemon: the daemon's file is wanted."""
+    from maestro_py.spec.daemonfile import DAEMON
+    from maestro_py.spec.documents import RUNNING
+
+    here, there = (DAEMON, RUNNING) if daemon else (RUNNING, DAEMON)
+    keys = [str(key).lower() for key in document.data] if isinstance(document.data, dict) else []
+    if not any(key in there.keys and key not in here.keys for key in keys):
+        return ""
+    if daemon:
+        return "a running config is checked without --daemon"
+    return "a daemon's config file is checked with `maestro check --daemon`"
 
 
 def diff(session: Session) -> int:
     """`maestro diff FILE`: exit 0 nothing would change, 1 something would."""
-    document, _ = _load(session)
-    answer = session.client.diff(document)
+    document = _load(session)
+    answer = _sent(document, session.client.diff)
     _show_plan(session, answer)
     return 0 if answer["plan"]["empty"] else 1
 
@@ -70,9 +79,9 @@ def _show_plan(session: Session, answer: dict[str, Any]) -> None:
 
 def apply(session: Session) -> int:
     """`maestro apply FILE|-`: exit 1 when a job failed, or time ran out."""
-    document, _ = _load(session)
+    document = _load(session)
     dry_run = session.call.flag("dry_run")
-    answer = session.client.apply(document, dry_run=dry_run, force=session.call.flag("force"))
+    answer = _sent(document, session.client.apply, dry_run=dry_run, force=session.call.flag("force"))
     if dry_run:
         _show_plan(session, answer)
         return 0
@@ -138,7 +147,10 @@ def _say_outcome(
     )
     said = ""
     if not good:
-        said = say_error(session, task, hint=not troubled or "failFast" in str(task["error"]))
+        message = str((task["error"] or {}).get("message"))
+        named = [job for job in touched if str(job["job"]) in message]
+        said = say_error(session, task, hint=not (troubled or named) or "failFast" in str(task["error"]))
+        troubled = troubled or named
     for job in troubled:
         if str(job["job"]) not in said:
             screen.note(_sentence(job))
@@ -155,33 +167,34 @@ def check(session: Session) -> int:
     """`maestro check FILE`: exit 0 the document is good, 1 it has problems. Needs no daemon."""
     from maestro_py.errors import InvalidDocument
 
-    problems: Sequence[Problem] = ()
+    daemon = session.call.flag("daemon")
+    refused: InvalidDocument | None = None
     warnings: list[Problem] = []
-    source = session.call.text("file")
+    source = ""
     try:
-        document, source = _load(session)
-        if session.call.flag("daemon"):
-            warnings = _check_daemon_config(document, source)
-        else:
-            warnings = _check_running_config(document, source)
-    except InvalidDocument as error:
-        problems = error.problems
+        document = Document(session.call.text("file")) if daemon else _load(session)
+        source = document.source
+        try:
+            checked = _check_daemon_config if daemon else _check_running_config
+            warnings = document.located(checked(document.data, source))
+        except InvalidDocument as error:
+            error.hint = _other_kind(document, daemon=daemon)
+            refused = document.refused(error)
+    except InvalidDocument as error:  # neither JSON nor YAML
+        refused = error
     if session.json:
+        problems = refused.problems if refused else ()
         session.screen.json(
             {
-                "ok": not problems,
+                "ok": not refused,
                 "problems": [problem.to_json() for problem in problems],
                 "warnings": [warning.to_json() for warning in warnings],
             }
         )
-        return int(bool(problems))
+        return int(bool(refused))
     session.warn(warnings)
-    if problems:
-        from maestro_py.cli.session import counted
-
-        session.screen.note(f"cannot accept {source}: {counted(len(problems), 'problem')}")
-        for problem in problems:
-            session.screen.err.write(f"  {problem}\n")
+    if refused:
+        session.fail(refused)
         return 1
     session.screen.line(f"{source} is good")
     return 0
@@ -229,7 +242,8 @@ def _check_whole(
     from maestro_py import shipped
     from maestro_py.errors import InvalidDocument
     from maestro_py.spec.documents import check_references
-    from maestro_py.spec.expand import Places, resolve
+    from maestro_py.spec.expand import resolve
+    from maestro_py.spec.places import Places
 
     known = {t.name: t for t in (*shipped_templates(), *config.templates)}.values()
     errors, warnings = check_references(config.jobs, known, images, configs)

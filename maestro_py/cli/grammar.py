@@ -7,13 +7,33 @@ Plain classes rather than dataclasses, so that `maestro --help` does not pay for
 from __future__ import annotations
 
 
-class Argument:
-    """A positional argument. `many` takes all that follow; an optional one may be left out.
+class Part:
+    """What may follow a command's name: an argument or an option.
+
+    metavar: what stands for its value. spelling: how it is written. optional: it may be left out.
+    """
+
+    __slots__ = ("help", "metavar", "optional", "spelling")
+
+    def __init__(self, metavar: str, help: str, spelling: str, optional: bool) -> None:
+        self.metavar = metavar
+        self.help = help
+        self.spelling = spelling
+        self.optional = optional
+
+    @property
+    def usage(self) -> str:
+        """How it is written in a usage line."""
+        return f"[{self.spelling}]" if self.optional else self.spelling
+
+
+class Argument(Part):
+    """A positional argument. `many` takes all that follow.
 
     verbatim: what follows its first word belongs to it as well, words that look like options too.
     """
 
-    __slots__ = ("help", "many", "metavar", "name", "optional", "verbatim")
+    __slots__ = ("many", "name", "verbatim")
 
     def __init__(
         self,
@@ -25,45 +45,30 @@ class Argument:
         optional: bool = False,
         verbatim: bool = False,
     ) -> None:
+        super().__init__(metavar, help, metavar + ("..." if many else ""), optional)
         self.name = name
-        self.metavar = metavar
-        self.help = help
         self.many = many
-        self.optional = optional
         self.verbatim = verbatim
 
-    @property
-    def usage(self) -> str:
-        """How it is written in a usage line."""
-        text = self.metavar + ("..." if self.many else "")
-        return f"[{text}]" if self.optional else text
 
-
-class Option:
+class Option(Part):
     """An option. Without a metavar it is a flag.
 
     kind: what its value is, text, count, lines (a count, or `all`), seconds, moment, signal, or states.
     """
 
-    __slots__ = ("help", "kind", "long", "metavar", "short")
+    __slots__ = ("kind", "long", "short")
 
     def __init__(self, long: str, help: str, *, short: str = "", metavar: str = "", kind: str = "text"):
+        super().__init__(metavar, help, f"{short or long} {metavar}".rstrip(), optional=True)
         self.long = long
         self.short = short
-        self.metavar = metavar
-        self.help = help
         self.kind = kind
 
     @property
     def name(self) -> str:
         """Key under which a parsed call holds it: `no_wait` for `--no-wait`."""
         return self.long.lstrip("-").replace("-", "_")
-
-    @property
-    def usage(self) -> str:
-        """How it is written in a usage line."""
-        text = self.short or self.long
-        return f"[{text} {self.metavar}]" if self.metavar else f"[{text}]"
 
 
 class Command:
@@ -75,7 +80,7 @@ class Command:
         self,
         name: str,
         help: str,
-        *parts: Argument | Option,
+        *parts: Part,
         section: str,
         family: str,
         function: str = "",
@@ -96,4 +101,4 @@ class Command:
     @property
     def parts_usage(self) -> list[str]:
         """How options and arguments are written in a usage line, one by one."""
-        return [option.usage for option in self.options] + [argument.usage for argument in self.arguments]
+        return [part.usage for part in (*self.options, *self.arguments)]

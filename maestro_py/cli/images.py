@@ -111,13 +111,13 @@ def _size(path: str) -> int:
 
 
 def _text(path: str) -> str:
-    from maestro_py.cli.documents import read_input
+    from maestro_py.cli.inputs import read_input
 
     return read_input(path).decode(errors="replace")
 
 
 def file_url(path: str) -> str:
     """Return the file URL of an absolute path."""
-    from maestro_py.client import quote
+    from maestro_py.client.stream import quote
 
     return "file://" + "/".join(quote(part) for part in path.split("/"))

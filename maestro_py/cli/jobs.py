@@ -34,6 +34,8 @@ _ONCE = ("restart", "reload", "pause", "resume")
 HEAD = ("JOB", "STATE", "RDY", "UP", "RST", "MEMORY", "VER", "CAUSE")
 SHRINK = ((7, 20), (6, 8), (0, 16), (7, 12), (0, 10), (7, 5))
 """Short heads and this order of giving way leave the cause, which is what people look for, some room."""
+DROP = (6, 5, 2, 3, 4)
+"""What a screen too narrow for all goes without, first to last."""
 
 
 def status(session: Session) -> int:
@@ -73,15 +75,14 @@ def ask(session: Session, names: Sequence[str] = ()) -> dict[str, Any]:
 
 def job_table(screen: Screen, jobs: Sequence[Mapping[str, Any]], *, wide: bool = False) -> None:
     """Write jobs as a table, by name. Causes are cut first when the screen is narrow."""
-    for line in job_lines(screen, jobs, wide=wide):
-        screen.line(line)
+    screen.lines(job_lines(screen, jobs, wide=wide))
 
 
 def job_lines(screen: Screen, jobs: Sequence[Mapping[str, Any]], *, wide: bool = False) -> list[str]:
     """Return that table."""
     now = time.time()
     rows = [_row(job, now) for job in sorted(jobs, key=lambda job: str(job["job"]))]
-    return screen.table_lines(HEAD, rows, shrink=SHRINK, right=(4,), wide=wide)
+    return screen.table(HEAD, rows, shrink=SHRINK, right=(4,), drop=DROP, wide=wide)
 
 
 def _row(job: Mapping[str, Any], now: float) -> tuple[str, ...]:

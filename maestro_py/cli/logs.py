@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from maestro_py.cli.screen import clean
+from maestro_py.cli.screen import clean, wrap
 from maestro_py.cli.tasks import clock
 
 TYPE_CHECKING = False  # typing's constant, without the import of typing
@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from maestro_py.cli.screen import Screen
     from maestro_py.cli.session import Session
     from maestro_py.client import Client
 
+
+_NAMES = 12
+"""Columns for the name of a job among events; a longer one moves its line on."""
 
 LAST = 100
 """So many of the last events are shown when nothing else is asked for."""
@@ -204,12 +208,16 @@ def events(session: Session) -> int:
             if session.json:
                 session.screen.json(event, lines=True)
                 continue
-            session.screen.line(_line(event))
+            session.screen.line(_line(session.screen, event))
             if follow:
                 session.screen.out.flush()
     return 0
 
 
-def _line(event: dict[str, Any]) -> str:
+def _line(screen: Screen, event: dict[str, Any]) -> str:
     about = event.get("job") or event.get("process") or "-"
-    return f"{clock(event['time'])}  {event['id']:>5}  {clean(about)}  {clean(event['message'])}"
+    head = f"{clock(event['time'])}  {event['id']:>5}  {clean(about):<{_NAMES}}  "
+    message = clean(event["message"])
+    if screen.terminal:
+        message = wrap(message, max(20, screen.width - len(head)), min(len(head), screen.width - 20))
+    return head + message

@@ -108,7 +108,8 @@ def _find_command(words: Sequence[str]) -> tuple[Command | None, list[str]]:
 
 
 def _no_command(names: Sequence[str]) -> UsageError:
-    group = [c.name for c in COMMANDS if c.name.startswith(names[0] + " ")]
+    known = [*(c.name for c in (*COMMANDS, *HIDDEN)), *(alias for alias, _ in ALIASES)]
+    group = [name for name in known if name.startswith(names[0] + " ")]
     if group:
         words = [name.split()[1] for name in group]
         if len(names) == 1:
@@ -128,14 +129,9 @@ def _no_command(names: Sequence[str]) -> UsageError:
 
 def closest(word: str, known: Iterable[str]) -> str:
     """Return the known word that `word` most likely was meant to be, or nothing."""
-    import difflib  # only when something was mistyped
+    from maestro_py.spec.nearest import nearest  # only when something was mistyped
 
-    lower = {name.lower(): name for name in known}
-    begun = [name for name in lower if len(word) > 2 and name.startswith(word.lower())]
-    if len(begun) == 1:
-        return lower[begun[0]]
-    found = difflib.get_close_matches(word.lower(), list(lower), n=1, cutoff=0.6)
-    return lower[found[0]] if found else ""
+    return nearest(word, known)[0]
 
 
 def _read_options(
@@ -238,9 +234,17 @@ def _convert(option: Option, name: str, text: str) -> Any:
             return parse_duration(text)
         number = parse_signal(text)
     except ValueError as error:
-        raise UsageError(f"cannot take {name} {text}: expected {error}") from None
+        hint = _near_signal(text) if option.kind == "signal" else ""
+        raise UsageError(f"cannot take {name} {text}: expected {error}", hint) from None
     plain = signal_name(number)
     return plain if plain.startswith("SIG") else str(number)
+
+
+def _near_signal(text: str) -> str:
+    from signal import Signals
+
+    near = closest(text.upper().removeprefix("SIG"), [signal.name.removeprefix("SIG") for signal in Signals])
+    return f"did you mean SIG{near}?" if near else ""
 
 
 def _choice(name: str, word: str, choices: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ class Progress:
         self._screen = screen
         self._said = 0
         self._states: dict[str, str] = {}
+        self._waits_for: list[str] = []
         self._drawn: list[str] = []
         self._when = 0.0
 
@@ -35,12 +36,17 @@ class Progress:
         states = {str(part["subject"]): str(part["state"]) for part in parts}
         if not self._screen.moves:
             self._plain(messages, parts)
-        elif messages or states != self._states or time.monotonic() - self._when >= REDRAW:
-            self._draw(messages, [self._bar(part) for part in parts])
+        elif (
+            messages
+            or states != self._states
+            or task["waits_for"] != self._waits_for
+            or time.monotonic() - self._when >= REDRAW
+        ):
+            self._draw(messages, [*map(self._bar, parts), *self._waiting(task["waits_for"])])
         else:
             return
         self._said += len(messages)
-        self._states = states
+        self._states, self._waits_for = states, list(task["waits_for"])
         self._screen.out.flush()
 
     def _plain(self, messages: list[str], parts: list[dict[str, Any]]) -> None:
@@ -74,7 +80,13 @@ class Progress:
                 out.write("\x1b[B")
             else:
                 out.write(f"\r{bar}\x1b[K\n")
+        if len(bars) < up:
+            out.write("\x1b[J")
         self._drawn = bars
+
+    def _waiting(self, names: list[str]) -> list[str]:
+        text = clean(f"waiting until {', '.join(names)} {'is' if len(names) == 1 else 'are'} ready")
+        return [self._screen.clip(text, self._screen.width - 1)] if names else []
 
     def _bar(self, part: dict[str, Any]) -> str:
         done, total, state = int(part["done"]), part["total"], str(part["state"])

@@ -13,7 +13,7 @@ import sys
 
 TYPE_CHECKING = False  # typing's constant, without the import of typing
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import TextIO
 
 COLOURS = {
@@ -64,6 +64,7 @@ class Screen:
         self.err = err
         dumb = os.environ.get("TERM", "") in ("", "dumb")
         self.terminal = out.isatty()
+        self.folds = err.isatty()
         self.moves = self.terminal and not dumb
         self.colours = self.moves and not os.environ.get("NO_COLOR")
         self.ellipsis = "…" if (out.encoding or "").lower().replace("-", "") == "utf8" else "~"
@@ -85,14 +86,29 @@ class Screen:
         """Write one line to standard output."""
         self.out.write(text + "\n")
 
+    def lines(self, texts: Iterable[str]) -> None:
+        """Write lines to standard output."""
+        for text in texts:
+            self.line(text)
+
+    def fold(self, text: str, margin: int = 0) -> str:
+        """Return text broken between words for a terminal, as it is for anything else."""
+        return wrap(text, max(20, self.width - margin), margin) if self.terminal else text
+
     def prose(self, text: str, *, margin: int = 0) -> None:
         """Write a sentence; a terminal gets it broken between words, anything else on one line."""
-        self.line(wrap(text, self.width - margin, margin) if self.terminal else text)
+        self.line(self.fold(text, margin))
 
     def note(self, text: str) -> None:
-        """Write one line about the run itself to standard error, after what was printed so far."""
+        """Write a sentence about the run itself to standard error, after what was printed so far.
+
+        Lines after the first belong to it and are moved in by two. A terminal gets all of it folded.
+        """
         self.out.flush()
-        self.err.write(f"maestro: {text}\n")
+        for number, line in enumerate(text.split("\n")):
+            head, margin = ("  ", 4) if number else ("maestro: ", 9)
+            body = line.strip()
+            self.err.write(head + (wrap(body, self.width - margin, margin) if self.folds else body) + "\n")
         self.err.flush()
 
     def json(self, value: object, *, lines: bool = False) -> None:
@@ -121,43 +137,39 @@ class Screen:
         *,
         shrink: Sequence[tuple[int, int]] = (),
         right: Sequence[int] = (),
-        wide: bool = False,
-    ) -> None:
-        """Write a table; see `table_lines`."""
-        for line in self.table_lines(head, rows, shrink=shrink, right=right, wide=wide):
-            self.line(line)
-
-    def table_lines(
-        self,
-        head: Sequence[str],
-        rows: Sequence[Sequence[object]],
-        *,
-        shrink: Sequence[tuple[int, int]] = (),
-        right: Sequence[int] = (),
+        drop: Sequence[int] = (),
         wide: bool = False,
     ) -> list[str]:
         """Return an aligned table that fits the width; columns move closer before any is cut.
 
-        shrink: (column, least width) in the order in which columns give way. right: columns aligned
-        to the right. Words that have a colour get it.
+        shrink: (column, least width) in the order in which columns give way. drop: columns left out, in
+        this order, where that is not enough. right: columns aligned to the right. Words that have a
+        colour get it.
         """
         cells = [[clean(cell) for cell in row] for row in rows]
         widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
-        gaps = len(widths) - 1
+        least = {**dict(enumerate(widths)), **{i: min(widths[i], size) for i, size in shrink}}
+        shown = list(least)
+        for i in () if wide else drop:
+            if sum(least[i] + 1 for i in shown) - 1 > self.width:
+                shown.remove(i)
+                widths[i] = 0
+        gaps = len(shown) - 1
         over = 0 if wide else sum(widths) + 2 * gaps - self.width
         gap = "  "
         if over > 0:
             over -= gaps
             gap = " "
-        for column, least in shrink:
+        for column, size in shrink:
             if over > 0:
-                cut = min(over, max(0, widths[column] - least))
+                cut = min(over, max(0, widths[column] - size))
                 widths[column] -= cut
                 over -= cut
         lines = []
         for number, row in enumerate((head, *cells)):
             parts = []
-            for i, cell in enumerate(row):
+            for i in shown:
+                cell = row[i]
                 text = self.clip(cell, widths[i])
                 text = text.rjust(widths[i]) if i in right else text.ljust(widths[i])
                 parts.append(self.paint(cell, text) if number else text)

@@ -28,7 +28,7 @@ def image_list(session: Session) -> int:
             for i in sorted(answer["images"], key=lambda i: (str(i["job"]), not i["current"]))
         ]
         head = ("JOB", "VERSION", "USE", "SIZE", "CHECKSUM")
-        session.screen.table(head, rows, shrink=((1, 10), (0, 16)), right=(3,))
+        session.screen.lines(session.screen.table(head, rows, shrink=((1, 10), (0, 16)), right=(3,)))
     return 0
 
 

@@ -27,6 +27,7 @@ _NO_WAIT = Option("--no-wait", "print the task's id instead of waiting for its e
 _TIMEOUT = Option("--timeout", "wait no longer than this, as 30 or 1m30s", metavar="S", kind="seconds")
 _FOLLOW = Option("--follow", "stay, and print what comes", short="-f")
 _INTERVAL = Option("--interval", "seconds between two looks (default: 2)", metavar="S", kind="seconds")
+_WORDS = Argument("word", "WORD", "as upstream's shell has it", many=True, optional=True)
 _PROGRAM = Argument("command", "COMMAND", "the program and its arguments", many=True, verbatim=True)
 
 _DOCUMENTS, _JOBS_SECTION, _LOOKING = "Documents", "Jobs", "Looking closer"
@@ -277,6 +278,18 @@ HIDDEN = (
     ),
     Command("net get-interfaces", "list network interfaces", section="", family="network"),
     Command("net get-dns", "list name servers", section="", family="network"),
+    Command("net events", "show changes of network interfaces", section="", family="network"),
+    *(
+        Command(
+            f"net {word}",
+            "is refused: the network is the system's",
+            _WORDS,
+            section="",
+            family="network",
+            function="net_refused",
+        )
+        for word in ("config-interface", "add-dns", "delete-dns")
+    ),
 )
 """Understood but not listed: what shells ask, and words of upstream's maestro-shell."""
 

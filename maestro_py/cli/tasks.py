@@ -49,7 +49,7 @@ class Deadline:
 
 
 def follow(session: Session, task_id: str, *, show: bool = True) -> dict[str, Any]:
-    """Wait until a task ended, showing its progress, and return it.
+    """Wait until a task ended, showing its progress, and return it. An interrupt does not end the task.
 
     Raises Unavailable when the daemon goes away before.
     """
@@ -61,10 +61,15 @@ def follow(session: Session, task_id: str, *, show: bool = True) -> dict[str, An
 
         progress = Progress(session.screen)
     task: dict[str, Any] = {"status": ""}
-    with session.client.follow_task(task_id) as states:
-        for task in states:
-            if progress:
-                progress.update(task)
+    try:
+        with session.client.follow_task(task_id) as states:
+            for task in states:
+                if progress:
+                    progress.update(task)
+    except KeyboardInterrupt:
+        if show and not session.json:
+            session.screen.note(f"this goes on without you: `maestro task {task_id} --wait`")
+        raise
     if task["status"] not in ENDED:
         # the stream ended before the task did: the daemon restarts, or the last change was not sent
         task = session.client.task(task_id)
@@ -100,7 +105,7 @@ def tasks(session: Session) -> int:
         session.screen.line("no tasks")
         return 0
     head = ("TASK", "KIND", "SUBJECT", "STATUS", "CREATED", "RESULT")
-    session.screen.table(head, rows, shrink=((5, 6), (2, 8), (5, 0)))
+    session.screen.lines(session.screen.table(head, rows, shrink=((5, 6), (2, 8), (5, 0))))
     return 0
 
 

@@ -27,6 +27,7 @@ _ONCE = 0.5  # seconds over which a single table is measured
 HEAD = ("JOB", "STATE", "PID", "CPU%", "MEMORY", "PEAK", "LIMIT", "PROCS", "RST", "UP")
 _RIGHT = (2, 3, 4, 5, 6, 7, 8)
 _SHRINK = ((0, 16), (1, 8), (0, 8))
+_DROP = (5, 7, 6, 2, 8, 9)
 
 
 def top(session: Session) -> int:
@@ -42,7 +43,7 @@ def top(session: Session) -> int:
         if session.json:
             session.screen.json({"jobs": rows})
         else:
-            session.screen.table(HEAD, [_cells(row) for row in rows], shrink=_SHRINK, right=_RIGHT)
+            session.screen.lines(_table(session, rows))
         return 0
     _live(session, meter, interval, sort)
     return 0
@@ -85,7 +86,7 @@ def _heading(session: Session, rows: Sequence[Mapping[str, Any]], sort: str, not
 
 def _table(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     cells = [_cells(row) for row in rows]
-    return session.screen.table_lines(HEAD, cells, shrink=_SHRINK, right=_RIGHT)
+    return session.screen.table(HEAD, cells, shrink=_SHRINK, right=_RIGHT, drop=_DROP)
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

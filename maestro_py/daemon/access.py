@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from maestro_py.daemon.messages import Peer
 from maestro_py.daemon.router import Role
 from maestro_py.errors import Forbidden, MaestroError
+from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.kinds import loopback_address
-from maestro_py.spec.model import DaemonConfig
 
 TOKEN_BYTES = 24
 """Random bytes of a token made here; written in hexadecimal digits."""

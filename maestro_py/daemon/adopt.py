@@ -28,7 +28,7 @@ from maestro_py.process import kernel, reaper
 from maestro_py.process.cgroups import Cgroup
 from maestro_py.process.launcher import Launch
 from maestro_py.spec import codec
-from maestro_py.spec.model import ResolvedProcess, State
+from maestro_py.spec.resolved import ResolvedProcess, State
 from maestro_py.state.running import Record
 
 PATIENCE = 5.0

@@ -24,7 +24,9 @@ from maestro_py.faultpoint import reach
 from maestro_py.images.store import ImageStore, sums
 from maestro_py.plan import Wanted
 from maestro_py.process import launcher
-from maestro_py.spec.model import ConfigFile, DaemonConfig, Delta, ImageSpec, ResolvedProcess
+from maestro_py.spec.daemonconfig import DaemonConfig
+from maestro_py.spec.model import ConfigFile, Delta, ImageSpec
+from maestro_py.spec.resolved import ResolvedProcess
 
 MISMATCH = "mismatch"
 """Code of the error when something is not what it shall be."""
@@ -71,7 +73,7 @@ class Arrivals:
             loop,
             os.path.join(scratch, "partial"),
             config.downloads,
-            lambda said: tell("download-retry", said),
+            tell,
         )
 
     def clean(self, want: Wanted) -> None:

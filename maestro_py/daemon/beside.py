@@ -17,7 +17,7 @@ from maestro_py.exits import Exit
 from maestro_py.lifecycle import ALIVE
 from maestro_py.process import accounts, isolation, launcher, netns, reaper
 from maestro_py.process.launcher import Launch, LaunchFailure
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 from maestro_py.units import format_duration
 
 PATIENCE = 60.0
@@ -77,7 +77,7 @@ class Commands:
 
     def _launch(self, unit: Unit, argv: Sequence[str], fds: list[int], silent: bool, cause: str) -> Launch:
         runner = self._runner
-        runner.open_group(unit)
+        runner.control.open_group(unit)
         assert unit.cgroup
         who = accounts.credentials(unit.process)
         runner.capture.open(unit, (who.uid, who.gid))

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from maestro_py.daemon import log
 from maestro_py.daemon.logroom import LogRoom
 from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.paths import Paths
@@ -16,6 +17,9 @@ RUSH, GATHER = 0.005, 0.001
 
 FULL, EAGER = PIPE_SIZE * 3 // 4, 500
 """A job that filled this much of its pipe meanwhile is read at once for the next EAGER times."""
+
+CLEAN_AFTER = 1.0
+"""Seconds in which changes of the processes are gathered before their logs are looked through."""
 
 
 class Capture:
@@ -31,6 +35,8 @@ class Capture:
         self.log_size = logs.size_for(1)
         self.logged = 0
         self._ready = ready
+        self._sharing = False
+        self._cleaning = False
 
     def open(self, unit: Unit, owner: tuple[int, int] | None) -> None:
         """Make what takes the unit's output, or tell it whose the FIFOs are now. Raises MaestroError."""
@@ -64,6 +70,34 @@ class Capture:
                 self._ready(unit)
             self.logged += unit.output.position - before
             unit.written.notify()
+
+    def share(self, units: Mapping[str, Unit]) -> None:
+        """The number of units has changed, and so has what each may log: once for many changes."""
+        if not self._sharing:
+            self._sharing = True
+            self.loop.call_soon(lambda: self._resize(units))
+        if not self._cleaning:
+            self._cleaning = True
+            self.loop.call_later(CLEAN_AFTER, lambda: self._clean(units))
+
+    def _resize(self, units: Mapping[str, Unit]) -> None:
+        self._sharing = False
+        size = self.logs.size_for(len(units))
+        if size != self.log_size:
+            self.log_size = size
+            for unit in units.values():
+                if unit.output:
+                    unit.output.resize(size)
+
+    def _clean(self, units: Mapping[str, Unit]) -> None:
+        self._cleaning = False
+        try:
+            deleted = self.logs.clean(units)
+        except OSError as error:
+            log.warning(f"cannot clean up {self.paths.log}: {error.strerror}")
+        else:
+            if deleted:
+                log.info(f"logs are more than log_total_size; deleted {', '.join(deleted)}")
 
     def _watch(self, unit: Unit, fd: int) -> None:
         if unit.output and unit.listening and fd in unit.output.fds():

@@ -31,8 +31,8 @@ from maestro_py.faultpoint import reach
 from maestro_py.images.store import ImageStore
 from maestro_py.plan import Action, Plan, Wanted, make_plan
 from maestro_py.process import kernel, launcher
-from maestro_py.spec.expand import Places
 from maestro_py.spec.model import ImageSpec, RunningConfig
+from maestro_py.spec.places import Places
 from maestro_py.state.store import Store
 
 PLAN_SHOWN = 100
@@ -81,8 +81,8 @@ class Changer(Decider):
             await self._pause(len(document.jobs))
             await self._carry_out(
                 task,
-                # not the proposal above: another change may have come first
-                lambda: self.propose_document(document, force=force),
+                # another change may have come first
+                lambda: self.planned_again(proposal) or self.propose_document(document, force=force),
                 fail_fast=document.fail_fast,
                 force=force,
             )
@@ -177,6 +177,8 @@ class Changer(Decider):
         boot: bool = False,
         force: bool = False,
     ) -> None:
+        if not self._turn.free:
+            task.say("waits for an earlier task to end: `maestro tasks` has them")
         async with self._turn:
             task.start()
             proposal, seen = propose(), self.sources
@@ -307,7 +309,7 @@ class Changer(Decider):
         touched = {*fetched.failures, *(step.process for step in work.plan.steps)}
         names = [n for n, p in processes.items() if p.enabled and p.autostart]
         names = [n for n in names if proposal.wanted.revive or n in touched]
-        await self.settling.until_settled(names)
+        await self.settling.until_settled(names, task.wait_for)
         # of what has no process to show for it
         lines = [why for name, why in fetched.failures.items() if name not in processes] + work.refused
         for name, held in self.sources.held.items():

@@ -18,7 +18,9 @@ from dataclasses import replace
 
 from maestro_py.errors import MaestroError
 from maestro_py.images.files import write_synced
-from maestro_py.spec.model import ConfigSpec, ResolvedProcess, safe_name
+from maestro_py.spec.model import ConfigSpec
+from maestro_py.spec.names import safe_name
+from maestro_py.spec.resolved import ResolvedProcess
 
 _DIR_MODE = 0o750
 _FILE_MODE = 0o440

@@ -212,8 +212,10 @@ class Connection:
                 hint=f"send the token in {self.door.token_file} as `Authorization: Bearer TOKEN`",
                 code="unauthorized",
             )
+        has = role.name.lower() if role > Role.JOB else "none"
         return Forbidden(
-            f"cannot {method} {path} as {self.peer.who}: {takes}, this user has {role.name.lower()}"
+            f"cannot {method} {path} as {self.peer.who}: {takes}, this user has {has}",
+            hint="root may do it, and members of the groups that maestro.yaml names for roles",
         )
 
     def _too_large(self, limit: int) -> MaestroError:

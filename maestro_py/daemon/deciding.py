@@ -16,9 +16,9 @@ from maestro_py.errors import Conflict, InvalidDocument, MaestroError, Problem
 from maestro_py.images.store import ImageStore, Version, spec_of
 from maestro_py.lifecycle import ALIVE
 from maestro_py.plan import Actual, Is, Plan, Wanted, make_plan
-from maestro_py.spec.expand import Places
 from maestro_py.spec.layers import ConfigKey
 from maestro_py.spec.model import ConfigSpec, ImageSpec, RunningConfig
+from maestro_py.spec.places import Places
 
 RESERVE = 400
 """Descriptors kept for clients, databases and helper programs."""
@@ -26,13 +26,18 @@ RESERVE = 400
 
 @dataclass(frozen=True)
 class Proposal:
-    """A checked change that has not begun: what it would be, and what it would do."""
+    """A checked change that has not begun: what it would be, and what it would do.
 
+    before: what it changes. anew: jobs whose damaged image is fetched again.
+    """
+
+    before: Sources
     sources: Sources
     wanted: Wanted
     plan: Plan
     warnings: tuple[Problem, ...]
     broken: Mapping[str, str]
+    anew: Collection[str]
 
 
 class Decider:
@@ -82,7 +87,14 @@ class Decider:
                 warnings.append(Problem(name, text))
         anew = {meta["job"] for meta in self.images.versions()} if repair else set()
         plan = make_plan(self.actual(want.images, anew), want)
-        return Proposal(sources, want, plan, tuple(warnings), broken)
+        return Proposal(self.sources, sources, want, plan, tuple(warnings), broken, anew)
+
+    def planned_again(self, proposal: Proposal) -> Proposal | None:
+        """Return a proposal with the plan for what is on the device now; None: it changes what is past."""
+        if proposal.before is not self.sources:
+            return None
+        plan = make_plan(self.actual(proposal.wanted.images, proposal.anew), proposal.wanted)
+        return replace(proposal, plan=plan)
 
     def _check_descriptors(self, want: Wanted) -> None:
         """Refuse more processes than the daemon could hold open; half of them running helps nobody."""

@@ -20,12 +20,15 @@ from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.tasks import Task
 from maestro_py.errors import MaestroError, Passing
 from maestro_py.images.files import entries, unlink
-from maestro_py.spec.model import Downloads
-from maestro_py.units import format_duration
+from maestro_py.spec.daemonconfig import Downloads
+from maestro_py.units import format_duration, format_size
 
 LONGEST_PAUSE = 300.0
 LONGEST_ASKED = 3600.0
 """Seconds between two tries at most, and when a server asks for more."""
+
+EVENT_PAUSE = 10.0
+"""Seconds between two events about how far a download is, at least: a quick one is not worth any."""
 
 ADDRESS_SPACE = 1 << 30
 OPEN_FILES = 64
@@ -33,10 +36,28 @@ CPU_SECONDS = 3600
 """What the program that talks to servers may use."""
 
 
-class Downloader:
-    """Fetches items into `directory`, a few at a time. tell: called with each setback."""
+class Milestones:
+    """Says when it deserves an event how far a download is: each tenth; of an unknown size, by time alone."""
 
-    def __init__(self, loop: Loop, directory: str, options: Downloads, tell: Callable[[str], None]) -> None:
+    def __init__(self, now: float) -> None:
+        self._last = now
+        self._tenth = 0
+
+    def due(self, done: int, total: int | None, now: float) -> bool:
+        """Return whether to tell now; times are monotonic seconds."""
+        tenth = done * 10 // total if total else self._tenth + 1
+        if now - self._last < EVENT_PAUSE or tenth <= self._tenth:
+            return False
+        self._last, self._tenth = now, tenth
+        return True
+
+
+class Downloader:
+    """Fetches items into `directory`, a few at a time. tell: called with (kind of event, sentence)."""
+
+    def __init__(
+        self, loop: Loop, directory: str, options: Downloads, tell: Callable[[str, str], None]
+    ) -> None:
         self.loop = loop
         self.directory = directory
         self.options = options
@@ -53,12 +74,12 @@ class Downloader:
         if item.checksum is None:
             self.discard(path)  # nothing would show that two halves do not fit
         until = self.loop.time() + self.options.deadline
-        tries, best = 0, _size(path)
+        tries, best, milestones = 0, _size(path), Milestones(self.loop.time())
         task.advance(item.label, "download", best, item.size or None, "running")
         while True:
             try:
                 async with self._slots:
-                    await self._try(item, path, room, until - self.loop.time(), task)
+                    await self._try(item, path, room, until - self.loop.time(), task, milestones)
                 came = _size(path)
                 task.advance(item.label, "download", came, came, "complete")
                 return path
@@ -76,7 +97,7 @@ class Downloader:
                     raise
                 said = f"{error.message}; again in {format_duration(round(pause, 1))}"
                 task.say(said)
-                self._tell(said)
+                self._tell("download-retry", said)
                 task.advance(item.label, "download", best, item.size or None, "waiting")
                 await self.loop.sleep(pause)
             except BaseException:
@@ -84,12 +105,16 @@ class Downloader:
                     self.discard(path)
                 raise
 
-    async def _try(self, item: Item, path: str, room: int, left: float, task: Task) -> None:
+    async def _try(
+        self, item: Item, path: str, room: int, left: float, task: Task, milestones: Milestones
+    ) -> None:
         options, size = self.options, item.size or None
 
         def progress(line: dict[str, Any]) -> None:
-            total = line.get("total") or size
-            task.advance(item.label, "download", line["bytes"], total, "running", rate=line.get("rate"))
+            done, total, rate = line["bytes"], line.get("total") or size, line.get("rate")
+            task.advance(item.label, "download", done, total, "running", rate=rate)
+            if milestones.due(done, total, self.loop.time()):
+                self._tell("download-progress", how_far(item.label, done, total, rate))
 
         # what is here already takes no more room
         largest = max(1, min(room + _size(path), options.max_size or sys.maxsize))
@@ -143,6 +168,16 @@ def pause_before(tries: int, first: float, asked: float, dice: float) -> float:
     """
     pause: float = min(first * 2.0 ** min(tries - 1, 30), LONGEST_PAUSE) * (1 + dice) / 2
     return max(pause, min(asked, LONGEST_ASKED))
+
+
+def how_far(label: str, done: int, total: int | None, rate: int | None) -> str:
+    """Return how far a download is, in words; rate in bytes a second."""
+    said = f"{label}: {format_size(done)}" + (f" of {format_size(total)}" if total else "") + " arrived"
+    if rate:
+        said += f", {format_size(rate)}/s"
+        if total:
+            said += f", {format_duration(round((total - done) / rate))} left"
+    return said
 
 
 def _size(path: str) -> int:

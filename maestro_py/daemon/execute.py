@@ -16,7 +16,8 @@ from maestro_py.lifecycle import ALIVE, Cause, Fail, Kind, Stop
 from maestro_py.plan import IDLE, Action, Plan, Step, Wanted
 from maestro_py.process import launcher
 from maestro_py.spec.layers import ConfigKey
-from maestro_py.spec.model import ConfigSpec, ImageSpec, State
+from maestro_py.spec.model import ConfigSpec, ImageSpec
+from maestro_py.spec.resolved import State
 
 DISABLED = Cause(Kind.DISABLED, "disabled")
 
@@ -147,10 +148,10 @@ class Execution:
         elif unit.life.state in ALIVE:
             limits, unit.running = unit.running.limits, want
             if Action.RELOAD in actions and want.reload_signal:
-                supervisor.runner.signal(unit, want.reload_signal)
+                supervisor.control.signal(unit, want.reload_signal)
             if Action.SET_LIMITS in actions:
                 try:
-                    supervisor.runner.set_limits(unit)
+                    supervisor.control.set_limits(unit)
                 except MaestroError as error:
                     unit.running = replace(want, limits=limits)  # so the next apply tries again
                     self.refused.append(str(error))

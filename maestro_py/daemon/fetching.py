@@ -13,7 +13,8 @@ from maestro_py.daemon.tasks import Task
 from maestro_py.errors import MaestroError
 from maestro_py.images.store import ImageStore, sums
 from maestro_py.plan import Action, Plan, Wanted
-from maestro_py.spec.model import DaemonConfig, ImageSpec
+from maestro_py.spec.daemonconfig import DaemonConfig
+from maestro_py.spec.model import ImageSpec
 
 if TYPE_CHECKING:
     from maestro_py.daemon.arrivals import Arrivals
@@ -54,24 +55,13 @@ class Fetched:
 class Fetcher:
     """Carries out the fetch steps of a plan.
 
-    keys: directory of trusted public keys. tell: (kind of event, sentence) -> None.
+    make: what brings things to a device with these settings; made when first something is fetched.
     """
 
-    def __init__(
-        self,
-        loop: Loop,
-        images: ImageStore,
-        scratch: str,
-        config: DaemonConfig,
-        keys: str,
-        tell: Callable[[str, str], None],
-    ) -> None:
+    def __init__(self, loop: Loop, config: DaemonConfig, make: Callable[[DaemonConfig], Arrivals]) -> None:
         self.loop = loop
-        self.images = images
-        self.scratch = scratch
-        self.keys = keys
+        self._make = make
         self.configure(config)
-        self._tell = tell
 
     def configure(self, config: DaemonConfig) -> None:
         """Take other settings, for what is fetched from now on."""
@@ -80,10 +70,7 @@ class Fetcher:
 
     def _arrivals(self) -> Arrivals:
         if self._made is None:
-            from maestro_py.daemon.arrivals import Arrivals  # a device that has all it needs does without
-
-            args = self.loop, self.images, self.scratch, self._config, self.keys, self._tell
-            self._made = Arrivals(*args)
+            self._made = self._make(self._config)
         return self._made
 
     async def fetch(self, plan: Plan, want: Wanted, task: Task, fail_fast: bool) -> Fetched:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from maestro_py.daemon import log
 from maestro_py.errors import MaestroError
 from maestro_py.process import accounts
-from maestro_py.spec.model import DaemonConfig, FileGenerator
+from maestro_py.spec.daemonconfig import DaemonConfig, FileGenerator
 from maestro_py.spec.substitute import TooLong
 from maestro_py.spec.variables import Renderer, listed
 

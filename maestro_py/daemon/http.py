@@ -36,6 +36,9 @@ MAX_CONNECTIONS = 256
 """Connections at a time. The last quarter is kept for root and the daemon's own user, TCP gets half."""
 PATIENCE = 30.0
 """Seconds for a request to arrive, idle time before it included, and for an answer to be taken."""
+SILENCE = 30
+"""Seconds after which the kernel asks a silent TCP client whether it is there, then after each third of them:
+one that shut its side and left later tells nobody."""
 
 _SUN_PATH = 107  # bytes of a socket's path without the closing NUL, unix(7)
 _BACKLOG = 1024  # connections that wait to be taken; on a Unix socket one more is refused at once
@@ -204,6 +207,9 @@ class Server:
             else:
                 # the kernel asks a silent peer whether it lives; we would have to wake up for it
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, SILENCE // 3))
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 peer, share, door = Peer(NOBODY, NOBODY, NOBODY), 0.5, self._door
         except OSError:

@@ -32,9 +32,15 @@ class ImageWork:
         process = self.changer.wanted.jobs.get(job)
         before, now = self.images.previous(job), self.images.current(job)
         if process is None or now is None:
-            raise NotFound(f"cannot roll back {job}: there is no such job with an image")
+            raise NotFound(
+                f"cannot roll back {job}: there is no such job with an image",
+                hint="`maestro image list` has them",
+            )
         if before is None:
-            raise NotFound(f"cannot roll back {job}: there is no version before {now.get('version', '')}")
+            raise NotFound(
+                f"cannot roll back {job}: there is no version before {now.get('version', '')}",
+                hint="`maestro image list` has those that are installed",
+            )
         image = spec_of(before)
         reason = f"version {now.get('version', '')} of {job} was rolled back: {who} asked for it"
 

@@ -9,15 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from maestro_py.errors import MaestroError
-from maestro_py.spec.model import (
-    Checksum,
-    ConfigFile,
-    Credentials,
-    Delta,
-    ImageSpec,
-    ResolvedProcess,
-    safe_name,
-)
+from maestro_py.spec.model import Checksum, ConfigFile, Credentials, Delta, ImageSpec
+from maestro_py.spec.names import safe_name
+from maestro_py.spec.resolved import ResolvedProcess
 
 
 @dataclass(frozen=True)

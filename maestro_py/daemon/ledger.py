@@ -22,7 +22,7 @@ from maestro_py.exits import Exit
 from maestro_py.lifecycle import ALIVE, Cause, Kind, Life
 from maestro_py.process.kernel import boot_id
 from maestro_py.spec import codec
-from maestro_py.spec.model import ResolvedProcess, State
+from maestro_py.spec.resolved import ResolvedProcess, State
 from maestro_py.state.events import Happened, History
 from maestro_py.state.running import Record, RunStore
 from maestro_py.state.store import Note, Store

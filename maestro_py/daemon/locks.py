@@ -17,6 +17,11 @@ class Semaphore:
         self._free = count
         self._waiting: deque[Future[None]] = deque()
 
+    @property
+    def free(self) -> bool:
+        """Whether the next one need not wait."""
+        return self._free > 0
+
     async def __aenter__(self) -> None:
         if self._free:
             self._free -= 1

@@ -11,7 +11,8 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from maestro_py.spec.model import DaemonConfig, safe_name
+from maestro_py.spec.daemonconfig import DaemonConfig
+from maestro_py.spec.names import safe_name
 
 _PART = 10
 """The default total is this part of the file system, as journald has it, …"""

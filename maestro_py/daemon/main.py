@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""maestrod: arguments, directories, lock, signals, and the order of starting and ending."""
+"""maestrod: directories, lock, signals, and the order of starting and ending."""
 
 from __future__ import annotations
 
 import fcntl
-import getopt
 import os
 import resource
 import signal
 import sys
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import maestro_py
 from maestro_py import shipped
 from maestro_py.daemon import access, helpers, intents, log, reexec, settings, wanted
 from maestro_py.daemon.adopt import adopt
 from maestro_py.daemon.api import Api
+from maestro_py.daemon.arguments import Arguments, parse
 from maestro_py.daemon.change import Changer
 from maestro_py.daemon.fetching import Fetcher
 from maestro_py.daemon.http import Server
@@ -31,67 +31,15 @@ from maestro_py.daemon.upstream import Upstream
 from maestro_py.errors import MaestroError
 from maestro_py.images.store import ImageStore
 from maestro_py.process import cgroups, kernel, reaper
-from maestro_py.spec.expand import Places
+from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.layers import Layer
-from maestro_py.spec.model import DaemonConfig
+from maestro_py.spec.places import Places
 from maestro_py.state.running import RunStore
 from maestro_py.state.store import Store
 
-USAGE = """\
-usage: maestrod [--config FILE] [--root DIR] [--socket PATH] [--check] [--check-state] [--version]
-
-Make this device match its running config, and keep its jobs running. Stays in the foreground.
-
-  --config FILE   the daemon's config file (default /etc/maestro/maestro.yaml)
-  --root DIR      keep everything below DIR; needs no root, touches nothing of the system
-  --socket PATH   socket of the API (default /run/maestro/maestro.sock, or DIR/run/maestro.sock)
-  --check         check the config file and exit
-  --check-state   check whether this version could go on with what is stored, and exit
-  --version       print the version and exit
-"""
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """The command line."""
-
-    config: str = ""
-    root: str = ""
-    socket: str = ""
-    check: bool = False
-    check_state: bool = False
-
-
-def parse(argv: list[str]) -> Arguments | int:
-    """Return the arguments, or the exit status when there is nothing more to do."""
-    try:
-        options, rest = getopt.gnu_getopt(
-            argv, "h", ["config=", "root=", "socket=", "check", "check-state", "version", "help"]
-        )
-        if rest:
-            raise getopt.GetoptError(f"unexpected argument {rest[0]!r}")
-    except getopt.GetoptError as error:
-        print(f"maestrod: {error}\n{USAGE}", file=sys.stderr, end="")
-        return 2
-    found = Arguments()
-    for name, value in options:
-        if name in ("-h", "--help"):
-            print(USAGE, end="")
-            return 0
-        if name == "--version":
-            print(f"maestrod {maestro_py.__version__}")
-            return 0
-        if name == "--check":
-            found = replace(found, check=True)
-        elif name == "--check-state":
-            found = replace(found, check_state=True)
-        elif name == "--config":
-            found = replace(found, config=value)
-        elif name == "--root":
-            found = replace(found, root=value)
-        else:
-            found = replace(found, socket=value)
-    return found
+if TYPE_CHECKING:
+    from maestro_py.daemon import pid1
+    from maestro_py.daemon.arrivals import Arrivals
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,6 +82,7 @@ class Daemon:
         self.server: Server | None = None
         self._metrics: Task[None] | None = None
         self.groups: cgroups.Cgroups | None = None
+        self.device: pid1.Device | None = None  # whose first process this is
 
     def run(self) -> None:
         """Start, serve until told to stop, end."""
@@ -153,6 +102,11 @@ class Daemon:
             (signal.SIGCHLD, self._reap_strangers),
         ):
             self.loop.add_signal(number, callback)
+        if os.getpid() == 1:
+            from maestro_py.daemon import pid1  # few are
+
+            if pid1.of_device():
+                self.device = pid1.Device(self.loop, lambda: self.shut_down(None))
         reexec.take_signals()
         self.loop.spawn(self._start(), name="start")
         self.loop.run()
@@ -160,6 +114,8 @@ class Daemon:
             if self.groups:
                 self.groups.remove_base()
             raise self._failure
+        if self.device:
+            self.device.end()
 
     async def _start(self) -> None:
         try:
@@ -198,9 +154,7 @@ class Daemon:
         for warning in damages:
             self.supervisor.happen("state-damaged", warning)
         tasks = Tasks(self.loop)
-        fetcher = Fetcher(
-            self.loop, images, self.paths.scratch, self.config, self.paths.keys, self.supervisor.happen
-        )
+        fetcher = Fetcher(self.loop, self.config, lambda config: self._arrivals(images, config))
         sources = wanted.load(store, templates, settings.file_layer(self.config))
         self.changer = Changer(self.supervisor, store, images, fetcher, tasks, self._places(), sources)
         adopt(self.supervisor, self.changer.wanted.processes)
@@ -240,6 +194,12 @@ class Daemon:
         )
         self.config = config
         return templates
+
+    def _arrivals(self, images: ImageStore, config: DaemonConfig) -> Arrivals:
+        from maestro_py.daemon.arrivals import Arrivals  # a device that has all it needs does without
+
+        paths, tell = self.paths, self.supervisor.happen
+        return Arrivals(self.loop, images, paths.scratch, config, paths.keys, tell)
 
     def _places(self) -> Places:
         built_in = settings.builtins()
@@ -365,7 +325,8 @@ class Daemon:
         if self._ending:
             return
         self._ending = True
-        self.loop.spawn(self._end((jobs or self.config.on_daemon_stop) == "keep"), name="end")
+        keep = (jobs or self.config.on_daemon_stop) == "keep"
+        self.loop.spawn(self._end(keep and not self.device), name="end")  # a device takes its jobs along
 
     async def _end(self, keep: bool) -> None:
         log.info(f"maestrod ends and {'keeps' if keep else 'stops'} its jobs")

@@ -20,7 +20,7 @@ from maestro_py.daemon.change import Changer
 from maestro_py.daemon.unit import Unit
 from maestro_py.process import kernel
 from maestro_py.process.cgroups.accounting import use
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 from maestro_py.timing import Timing
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"

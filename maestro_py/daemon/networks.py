@@ -22,7 +22,8 @@ from maestro_py.daemon.waiting import Future, Signal, TimedOutError
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.process import kernel
 from maestro_py.process.netns import PrivateNetwork
-from maestro_py.spec.model import Network, safe_name
+from maestro_py.spec.model import Network
+from maestro_py.spec.names import safe_name
 
 SUBNETS = tuple(f"10.{second}.0.0/24" for second in (88, 89, 118, 188, 218))
 """Address ranges a private network may have, the first that the device does not use otherwise."""

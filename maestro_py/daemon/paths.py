@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 from maestro_py.errors import MaestroError
-from maestro_py.spec.model import DaemonConfig
+from maestro_py.spec.daemonconfig import DaemonConfig
 
 
 @dataclass(frozen=True)

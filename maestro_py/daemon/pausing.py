@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from maestro_py.daemon.supervisor import Supervisor
 from maestro_py.errors import MaestroError
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 
 FREEZE_TIME = 5.0
 """Seconds a process has to come to a stop; one that waits in the kernel may need some."""
@@ -29,9 +29,9 @@ def pause(supervisor: Supervisor, process: str, who: str) -> None:
     if unit.paused:
         return
     try:
-        supervisor.runner.pause(unit, who)
+        supervisor.control.pause(unit, who)
     except OSError as error:
-        supervisor.runner.resume(unit)
+        supervisor.control.resume(unit)
         raise MaestroError(f"cannot pause {process}: {error.strerror}") from error
     supervisor.happen("process-paused", f"paused by {who}", process=process)
     supervisor.changed.notify()
@@ -41,7 +41,7 @@ def resume(supervisor: Supervisor, process: str, who: str) -> None:
     """Let a paused unit go on; nothing happens to one that is not."""
     unit = supervisor.unit(process)
     if unit.paused:
-        supervisor.runner.resume(unit)
+        supervisor.control.resume(unit)
         supervisor.happen("process-resumed", f"resumed by {who}", process=process)
         supervisor.changed.notify()
 

@@ -19,7 +19,8 @@ from maestro_py.process import kernel
 from maestro_py.process.cgroups import Cgroups
 from maestro_py.process.cgroups.values import CONTROLLER, set_fields
 from maestro_py.spec.isolation import CAPABILITIES
-from maestro_py.spec.model import Id, ResolvedProcess
+from maestro_py.spec.model import Id
+from maestro_py.spec.resolved import ResolvedProcess
 
 _ROOT_ONLY = frozenset({"setuid", "setgid", "sys_admin", "sys_chroot", "net_admin", "mknod"})
 """Capabilities that are of use to a daemon only if it is user 0: the launcher asks for that."""

@@ -21,7 +21,9 @@ from maestro_py.daemon.waiting import Task, TimedOutError
 from maestro_py.lifecycle import Cause, Kind, Ready, Unwell
 from maestro_py.process.readiness import INSIDE, NotifySocket
 from maestro_py.process.wires import Wires, listens
-from maestro_py.spec.model import Health, Probe, State, safe_name
+from maestro_py.spec.model import Health, Probe
+from maestro_py.spec.names import safe_name
+from maestro_py.spec.resolved import State
 from maestro_py.units import format_duration
 
 ASK_TIMEOUT = 5.0

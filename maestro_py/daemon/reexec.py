@@ -26,7 +26,7 @@ from maestro_py.errors import MaestroError
 from maestro_py.faultpoint import reach
 from maestro_py.process import launcher, reaper
 from maestro_py.spec import codec
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 
 TRIAL = "--check-state"
 """Argument with which a daemon only says whether it could go on here."""

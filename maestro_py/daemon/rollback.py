@@ -16,7 +16,7 @@ from maestro_py.faultpoint import reach
 from maestro_py.plan import Action, Plan, Wanted, make_plan
 from maestro_py.probation import Ruling, Verdict
 from maestro_py.spec.layers import Layer
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 
 if TYPE_CHECKING:
     from maestro_py.daemon.change import Changer

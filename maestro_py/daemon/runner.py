@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thin hands that launch a unit, signal it and bury it.
+"""The thin hands that launch a unit and bury it.
 
 `Runner` carries out the effects that the lifecycle decides on and turns what comes back from the
 kernel (exec, output, exit) into the lifecycle's events. It decides nothing itself.
@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from maestro_py.daemon import log
 from maestro_py.daemon.capture import Capture
+from maestro_py.daemon.control import Control
 from maestro_py.daemon.logroom import LogRoom
 from maestro_py.daemon.loop import Loop
-from maestro_py.daemon.oom import OomWatch
 from maestro_py.daemon.paths import Paths
 from maestro_py.daemon.unit import Unit
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.exits import Exit
 from maestro_py.faultpoint import reach
 from maestro_py.lifecycle import Event, Exited, Launched, LaunchFailed, Ready
-from maestro_py.process import accounts, isolation, launcher, netns, pidns, reaper
-from maestro_py.process.cgroups import Cgroups
+from maestro_py.process import accounts, isolation, launcher, netns, reaper
 from maestro_py.process.wires import Wires, wanted
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 
 if TYPE_CHECKING:
     from maestro_py.daemon.beside import Commands
@@ -61,7 +59,7 @@ class _Refused(MaestroError):
 
 
 class Runner:
-    """Launches and ends processes; reports through `feed`.
+    """Launches processes and sees their end; reports through `feed`.
 
     record: writes down what is known of a unit, before it goes on. report: (type of event, text, unit).
     """
@@ -70,7 +68,7 @@ class Runner:
         self,
         loop: Loop,
         paths: Paths,
-        cgroups: Cgroups,
+        control: Control,
         environ: Mapping[str, str],
         logs: LogRoom,
         open_files: tuple[int, int],
@@ -80,7 +78,7 @@ class Runner:
     ) -> None:
         self.loop = loop
         self.paths = paths
-        self.cgroups = cgroups
+        self.control = control
         self.environ = environ
         self.capture = Capture(loop, paths, logs, self._said_ok)
         # the daemon raises its own limit; a job starts with what the daemon was given
@@ -181,7 +179,7 @@ class Runner:
 
     def _launch(self, unit: Unit, fds: list[int]) -> None:
         process = unit.process
-        self.open_group(unit)
+        self.control.open_group(unit)
         assert unit.cgroup
         assert unit.oom
         unit.oom.launching()
@@ -234,12 +232,6 @@ class Runner:
         if unit.pid and (unit.probing or wanted(unit.process)):
             self._probing(unit).redefined()
 
-    def open_group(self, unit: Unit) -> None:
-        """Make the unit's control group unless it is there. Raises MaestroError."""
-        if unit.cgroup is None:
-            unit.cgroup = self.cgroups.create(unit.name, unit.process.limits)
-            unit.oom = OomWatch(self.loop, unit.cgroup)
-
     def network_of(self, unit: Unit, fds: list[int]) -> netns.PrivateNetwork | None:
         """Return the network to join, its descriptor added to `fds`; none for the device's own."""
         if unit.process.network.mode != "private":
@@ -276,7 +268,7 @@ class Runner:
     def adopt(self, unit: Unit, launch: launcher.Launch) -> None:
         """Take over a process that an earlier daemon launched. Raises MaestroError."""
         unit.launch, unit.reported = launch, True
-        self._take_group(unit)
+        self.control.take_group(unit)
         assert unit.oom
         unit.oom.launching()
         self.capture.open(unit, None)
@@ -291,107 +283,17 @@ class Runner:
     def bury(self, unit: Unit, exit: Exit) -> None:
         """Take note of a main process that ended without us, and see the rest of its group gone."""
         unit.exit = exit
-        self._take_group(unit)
+        self.control.take_group(unit)
         assert unit.cgroup
         if unit.cgroup.populated():
-            self.kill(unit)
+            self.control.kill(unit)
             self._watch_drain(unit)
         else:
             self._gone(unit)
 
-    def _take_group(self, unit: Unit) -> None:
-        unit.cgroup = self.cgroups.open(unit.name) or self.cgroups.create(unit.name, unit.running.limits)
-        unit.oom = OomWatch(self.loop, unit.cgroup)
-
-    def terminate(self, unit: Unit) -> None:
-        """Ask every process of the unit to end, with its stop signal."""
-        self.signal(unit, unit.process.stop_signal, everybody=True)
-        self._thaw(unit)  # now: what is frozen meets the signal before anything else
-
-    def kill(self, unit: Unit) -> None:
-        """End every process of the unit now."""
-        if unit.launch and unit.exit is None:
-            reaper.send_signal(unit.launch.pidfd, signal.SIGKILL)
-        if unit.cgroup:
-            try:
-                unit.paused = ""  # it thaws
-                unit.cgroup.kill()
-            except (MaestroError, OSError) as error:
-                log.error(f"cannot kill the group of {unit.name}: {error}")
-
-    def signal(self, unit: Unit, number: int, *, everybody: bool = False) -> None:
-        """Send a signal to the main process, or to every process of the unit."""
-        if unit.launch and unit.exit is None:
-            private = unit.running.pids == "private"
-            reaper.send_signal(
-                unit.launch.pidfd, pidns.signal_for(unit.launch.pid, number) if private else number
-            )
-            if number == signal.SIGKILL:
-                self._thaw(unit)  # the freezer of v1 holds even that back
-        if not everybody or unit.cgroup is None:
-            return
-        main = unit.launch.pid if unit.launch else 0
-        for pid in unit.cgroup.pids():
-            if pid == main:
-                continue
-            # a pid may be reused between reading it and signalling it: hold it first, then look again
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                continue
-            try:
-                if pid in unit.cgroup.pids():
-                    reaper.send_signal(pidfd, number)
-            finally:
-                os.close(pidfd)
-
-    def set_limits(self, unit: Unit) -> None:
-        """Write the limits of the definition in force to the running group."""
-        if not unit.cgroup:
-            return
-        who = unit.paused
-        self._thaw(unit)  # a v1 group made now may bring a freezer
-        try:
-            unit.cgroup.set_limits(unit.process.limits)
-        finally:
-            if who:
-                self.pause(unit, who)
-        if unit.oom and unit.pid:
-            unit.oom.watch(unit.pid)
-
-    def pause(self, unit: Unit, who: str) -> None:
-        """Freeze every process of the unit; it takes a moment, see `Cgroup.frozen`."""
-        if unit.cgroup and unit.pid:
-            unit.paused = who
-            self.record(unit)
-            unit.cgroup.freeze(True)
-
-    def resume(self, unit: Unit) -> None:
-        """Let the unit's processes go on."""
-        self._thaw(unit)
-
-    def _thaw(self, unit: Unit) -> None:
-        if unit.paused and unit.cgroup:
-            unit.paused = ""
-            try:
-                unit.cgroup.freeze(False)
-            except OSError as error:
-                log.error(f"cannot thaw {unit.name}: {error.strerror}")
-            self.record(unit)
-
     def release(self, unit: Unit, *, forget: bool = False) -> None:
         """Give back the group of a unit that is down; when it is forgotten, its output too."""
-        if unit.oom:
-            unit.oom.close()
-            unit.oom = None
-        if unit.cgroup:
-            group, unit.cgroup = unit.cgroup, None
-            try:
-                if not group.remove():
-                    log.warning(f"the control group of {unit.name} is still in use")
-            except MaestroError as error:
-                log.warning(error.message)
-            group.close()
+        self.control.close_group(unit)
         if self.networks:
             self.networks.detach(unit.name)
         if unit.output and forget:
@@ -440,7 +342,7 @@ class Runner:
         if unit.cgroup and unit.cgroup.populated():
             self.record(unit)  # how it ended is known to us alone
             if unit.life.state is not State.STOPPING:
-                self.kill(unit)  # its descendants do not outlive it
+                self.control.kill(unit)  # its descendants do not outlive it
             self._watch_drain(unit)
         else:
             self._gone(unit)
@@ -472,7 +374,7 @@ class Runner:
             self.loop.spawn(after, name=f"post_stop of {unit.name}")
             return
         self.capture.finish(unit)
-        self._thaw(unit)  # an empty group may be frozen too
+        self.control.resume(unit)  # an empty group may be frozen too
         exit, failure = unit.exit, unit.failure
         unit.launch = unit.exit = None
         unit.cleaning = False

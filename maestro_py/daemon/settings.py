@@ -18,9 +18,10 @@ from maestro_py.daemon import helpers, log
 from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.paths import Paths
 from maestro_py.errors import InvalidDocument, MaestroError, Problem
+from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.documents import read_daemon_config, read_templates
 from maestro_py.spec.layers import Layer, layer
-from maestro_py.spec.model import ConfigSpec, DaemonConfig, TemplateSpec
+from maestro_py.spec.model import ConfigSpec, TemplateSpec
 from maestro_py.spec.text import load_json
 
 
@@ -167,5 +168,7 @@ def check(paths: Paths) -> int:
         return 1
     for warning in (*unread, *warnings, *notes):
         print(f"{paths.config}: warning: {warning}", file=sys.stderr)
-    print(f"{paths.config}: good: {len(config.jobs)} jobs, {len(config.templates)} templates")
+    jobs, own = len(config.jobs), len(config.templates)
+    counts = f"{jobs} job{'' if jobs == 1 else 's'}, {own} template{'' if own == 1 else 's'}"
+    print(f"{paths.config}: good: {counts}")
     return 0

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 from maestro_py.daemon.supervisor import Supervisor
 from maestro_py.daemon.trials import Trials
 from maestro_py.daemon.unit import Unit
 from maestro_py.plan import IDLE
-from maestro_py.spec.model import Ready, State
+from maestro_py.spec.resolved import Ready, State
 
 GRACE = 0.1
 """Seconds a process that cannot say it is ready must live before a change counts it as up."""
+
+SOME = 3
+"""So many of the processes that are waited for are named."""
 
 KEEPS_DYING = 5
 """Deaths in a row after which waiting for a process is given up; it goes on being restarted."""
@@ -25,10 +29,18 @@ class Settling:
         self.supervisor = supervisor
         self.trials = trials
 
-    async def until_settled(self, names: Iterable[str]) -> None:
-        """Wait until each process is ready or has failed."""
+    async def until_settled(
+        self, names: Iterable[str], tell: Callable[[list[str]], None] = lambda _: None
+    ) -> None:
+        """Wait until each process is ready or has failed. tell: is told some of those it waits for."""
         names = list(names)
-        await self.supervisor.until(lambda: all(self._settled(name) for name in names))
+
+        def settled() -> bool:
+            left = list(islice((name for name in names if not self._settled(name)), SOME))
+            tell(left)
+            return not left
+
+        await self.supervisor.until(settled)
         if any(self._just_up(name) for name in names):
             # exec is all that tells of a process without a sign of its own: see whether it stays
             await self.supervisor.loop.sleep(GRACE)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from maestro_py.budget import RestartBudget
 from maestro_py.daemon import log
+from maestro_py.daemon.control import Control
 from maestro_py.daemon.ledger import DAEMON_STOPS, Ledger
 from maestro_py.daemon.logroom import LogRoom
 from maestro_py.daemon.loop import Loop
@@ -39,7 +40,9 @@ from maestro_py.lifecycle import (
 )
 from maestro_py.plan import IDLE
 from maestro_py.process.cgroups import Cgroups
-from maestro_py.spec.model import DaemonConfig, ResolvedProcess, RestartPolicy, State
+from maestro_py.spec.daemonconfig import DaemonConfig
+from maestro_py.spec.model import RestartPolicy
+from maestro_py.spec.resolved import ResolvedProcess, State
 from maestro_py.state.running import RunStore
 from maestro_py.state.store import Store
 
@@ -64,9 +67,6 @@ _URGENT = {
     "state-damaged": log.error,
 }
 """How events are logged that somebody should look at, by type."""
-
-CLEAN_AFTER = 1.0
-"""Seconds in which changes of the processes are gathered before their logs are looked through."""
 
 BURST = 10
 """Seconds of the device's restart budget that may be spent at once."""
@@ -99,10 +99,11 @@ class Supervisor:
         self.ledger = Ledger(loop, store, run_store)
         self.happened = self.ledger.happened
         self.history = self.ledger.history
+        self.control = Control(loop, cgroups, self.record)
         self.runner = Runner(
             loop,
             paths,
-            cgroups,
+            self.control,
             dict(os.environ),
             LogRoom.of(paths.log, config),
             open_files,
@@ -120,8 +121,6 @@ class Supervisor:
         self._draining = False
         self._dependents: dict[str, set[str]] = {}
         self._chance = 0
-        self._sharing = False
-        self._cleaning = False
 
     # units
 
@@ -137,7 +136,7 @@ class Supervisor:
         unit = self.units.get(process.name)
         if unit is None:
             unit = self.units[process.name] = Unit(process, Signal(self.loop))
-            self._share_logs()
+            self.runner.capture.share(self.units)
             note = self.ledger.note_of(process.name)
             unit.stopped_by_hand = note.stopped
             if note.cause:
@@ -164,37 +163,8 @@ class Supervisor:
         self.runner.release(unit, forget=True)
         unit.written.notify()
         self.ledger.forget(process)
-        self._share_logs()
+        self.runner.capture.share(self.units)
         self.changed.notify()
-
-    def _share_logs(self) -> None:
-        """The number of processes has changed, and so has what each may log: once for many of them."""
-        if not self._sharing:
-            self._sharing = True
-            self.loop.call_soon(self._resize_logs)
-        if not self._cleaning:
-            self._cleaning = True
-            self.loop.call_later(CLEAN_AFTER, self._clean_logs)
-
-    def _resize_logs(self) -> None:
-        self._sharing = False
-        capture = self.runner.capture
-        size = capture.logs.size_for(len(self.units))
-        if size != capture.log_size:
-            capture.log_size = size
-            for unit in self.units.values():
-                if unit.output:
-                    unit.output.resize(size)
-
-    def _clean_logs(self) -> None:
-        self._cleaning = False
-        try:
-            deleted = self.runner.capture.logs.clean(self.units)
-        except OSError as error:
-            log.warning(f"cannot clean up {self.paths.log}: {error.strerror}")
-        else:
-            if deleted:
-                log.info(f"logs are more than log_total_size; deleted {', '.join(deleted)}")
 
     def deps_ready(self, unit: Unit) -> bool:
         """Whether everything the unit depends on is ready."""
@@ -248,10 +218,10 @@ class Supervisor:
                 self.runner.launch(unit)
             elif effect is Effect.TERMINATE:
                 reach("supervisor.terminate.intended")
-                self.runner.terminate(unit)
+                self.control.terminate(unit)
             else:
                 reach("supervisor.kill.intended")
-                self.runner.kill(unit)
+                self.control.kill(unit)
         if after.state is not before.state or after.cause != before.cause:
             self._note_change(unit, before.state)
         if unit.probing:

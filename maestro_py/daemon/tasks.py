@@ -16,6 +16,9 @@ from maestro_py.errors import Conflict, InvalidDocument, MaestroError, NotFound
 KEEP = 100
 """Ended tasks that stay askable."""
 
+MOST_WAITING = 50
+"""Changes that may wait for their turn; each holds the document it was asked with."""
+
 
 class Task:
     """One piece of work. status: queued, running, complete or failed (upstream's task states).
@@ -33,6 +36,7 @@ class Task:
         self.error: dict[str, Any] | None = None
         self.progress: dict[str, dict[str, Any]] = {}
         self.messages: list[str] = []
+        self.waits_for: list[str] = []
         self.cancel: Callable[[], None] | None = None
         self.request: dict[str, Any] | None = None  # what was asked for, see `intents`
         self._changed = changed
@@ -45,6 +49,12 @@ class Task:
         """Add a line for people."""
         self.messages.append(message)
         self._changed()
+
+    def wait_for(self, processes: list[str]) -> None:
+        """Note some of the processes whose readiness is waited for; none when it goes on."""
+        if processes != self.waits_for:
+            self.waits_for = processes
+            self._changed()
 
     def advance(
         self, subject: str, what: str, done: int, total: int | None, state: str, *, rate: int | None = None
@@ -69,6 +79,7 @@ class Task:
     def finish(self, error: BaseException | None = None) -> None:
         """End it, well or not."""
         self.status = "failed" if error else "complete"
+        self.waits_for = []
         self.ended = time.time()
         self.cancel = None
         if isinstance(error, MaestroError):
@@ -92,6 +103,7 @@ class Task:
             "error": self.error,
             "progress": list(self.progress.values()),
             "messages": self.messages,
+            "waits_for": self.waits_for,
         }
 
 
@@ -115,11 +127,17 @@ class Tasks:
     ) -> Task:
         """Start work as a task; its outcome ends the task. A known id is refused.
 
-        cancellable: it may be cancelled until it calls `commit`.
+        cancellable: it may be cancelled until it calls `commit`; of those only so many may be at once.
         """
         task_id = task_id or self.next_id or os.urandom(8).hex()
         if task_id in self._tasks:
             raise MaestroError(f"cannot start task {task_id}: a task of this id exists", code="conflict")
+        if cancellable and sum(t.cancel is not None for t in self._tasks.values()) >= MOST_WAITING:
+            raise MaestroError(
+                f"cannot {kind} {subject}: {MOST_WAITING} changes wait already",
+                hint="`maestro tasks` shows them; try again when some are done",
+                code="conflict",
+            )
         task = self._tasks[task_id] = Task(task_id, kind, subject, self.changed.notify)
         for old in [t.id for t in self._tasks.values() if t.ended][: max(0, len(self._tasks) - KEEP)]:
             del self._tasks[old]

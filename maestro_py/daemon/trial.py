@@ -12,9 +12,9 @@ from maestro_py.daemon.ledger import Kept
 from maestro_py.daemon.paths import Paths
 from maestro_py.errors import MaestroError
 from maestro_py.spec import codec
-from maestro_py.spec.expand import Places
 from maestro_py.spec.layers import Layer
-from maestro_py.spec.model import ResolvedProcess
+from maestro_py.spec.places import Places
+from maestro_py.spec.resolved import ResolvedProcess
 from maestro_py.state.database import Database
 from maestro_py.state.running import RunStore
 from maestro_py.state.store import Store

@@ -14,7 +14,7 @@ from maestro_py.lifecycle import Cause, Life
 from maestro_py.process import launcher
 from maestro_py.process.cgroups import Cgroup
 from maestro_py.process.output import Output
-from maestro_py.spec.model import ResolvedProcess
+from maestro_py.spec.resolved import ResolvedProcess
 
 if TYPE_CHECKING:
     from maestro_py.daemon.probing import Probing

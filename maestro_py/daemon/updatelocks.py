@@ -13,7 +13,7 @@ import stat
 import time
 from typing import Any
 
-from maestro_py.spec.model import ResolvedProcess
+from maestro_py.spec.resolved import ResolvedProcess
 from maestro_py.state.store import Store
 
 LOCK_FILE = "update.lock"

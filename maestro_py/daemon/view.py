@@ -9,7 +9,9 @@ from maestro_py.daemon.change import Changer
 from maestro_py.daemon.unit import Unit
 from maestro_py.errors import NotFound
 from maestro_py.lifecycle import ALIVE
-from maestro_py.spec.model import JobSpec, State
+from maestro_py.spec.model import JobSpec
+from maestro_py.spec.nearest import nearest
+from maestro_py.spec.resolved import State
 from maestro_py.why import why
 
 
@@ -93,6 +95,8 @@ class View:
     def _cause(self, unit: Unit) -> str:
         """Return the one line that says why a unit is as it is."""
         held = self.changer.sources.held.get(unit.name)
+        if unit.life.state is State.WAITING_FOR_DEPS:
+            return self.changer.settling.explain(unit).removeprefix("it ")
         if unit.life.state is not State.RUNNING:
             return unit.life.cause.text
         if held and held.refused:
@@ -129,7 +133,5 @@ class View:
 
 
 def _near(name: str, known: list[str]) -> str:
-    import difflib  # a mistake is rare; the module is not small
-
-    found = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {found[0]}?" if found else "`maestro status` lists the jobs"
+    near, _ = nearest(name, known)
+    return f"did you mean {near}?" if near else "`maestro status` lists the jobs"

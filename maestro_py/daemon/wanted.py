@@ -21,9 +21,11 @@ from maestro_py.spec.documents import (
     read_stored,
     to_json,
 )
-from maestro_py.spec.expand import Places, resolve
+from maestro_py.spec.expand import resolve
 from maestro_py.spec.layers import ConfigKey, Layer, layer, merge
-from maestro_py.spec.model import ConfigSpec, ResolvedProcess, RunningConfig
+from maestro_py.spec.model import ConfigSpec, RunningConfig
+from maestro_py.spec.places import Places
+from maestro_py.spec.resolved import ResolvedProcess
 from maestro_py.state.store import Key, Store
 
 

@@ -15,7 +15,6 @@ The caller verifies the outcome like any download.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from typing import Any
 
 from maestro_py import helper
 from maestro_py.errors import MaestroError, Unsupported
-from maestro_py.images.fetch import STATE_SUFFIX
+from maestro_py.images.part import Part
 from maestro_py.images.verify import verify
 
 LARGEST_BASE = 128 << 20
@@ -42,16 +41,19 @@ def apply(request: helper.Request) -> dict[str, Any]:
         raise Unsupported(f"cannot use {request['name']}: {why}")
     with open(delta, "rb") as source:
         verify(source.fileno(), request)
-    with open(part, "xb") as out:
-        os.fchmod(out.fileno(), 0o600)
+    made = Part(part, str(request["content"]))
+    try:
+        made.begin(0, "", "")  # what is cut short can be gone on with as a download
         argv = [zstd, "-dcq", f"--memory={LARGEST_BASE}", f"--patch-from={base}", delta]
-        done = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE)
-        size = os.fstat(out.fileno()).st_size
+        done = subprocess.run(
+            argv, check=False, stdin=subprocess.DEVNULL, stdout=made.fd, stderr=subprocess.PIPE
+        )
+        size = os.fstat(made.fd).st_size
+    finally:
+        made.close()
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise MaestroError(f"cannot use {request['name']}: zstd says {said[-1] if said else 'nothing'}")
-    with open(part + STATE_SUFFIX, "w", encoding="utf-8") as file:
-        json.dump({"content": request["content"], "etag": "", "modified": ""}, file)
     return {"bytes": size}
 
 

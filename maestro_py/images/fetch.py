@@ -4,7 +4,7 @@
 `python -m maestro_py.images.fetch`, request on stdin, lines on stdout as in `maestro_py.helper`:
 
     {"url",                         http, https or file
-     "part",                        where it arrives: `part` itself, and `part`.json that says what it is
+     "part",                        where it arrives, as `images.part` has it
      "content",                     what proves the content afterwards, as its checksum; empty: nothing does
      "size", "max_size",            exact and greatest number of bytes; 0 or null: not said
      "connect_timeout", "read_timeout", "deadline",   seconds; read_timeout is per silence, deadline for all
@@ -21,7 +21,6 @@ encoding is asked for or undone.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -35,14 +34,12 @@ from maestro_py import helper
 from maestro_py.errors import MaestroError, NotFound, Passing, TimedOut
 from maestro_py.faultpoint import reach
 from maestro_py.images.answer import Answer, Cannot, StartAgain, shown
+from maestro_py.images.part import Part
 from maestro_py.units import format_duration
 
-STATE_SUFFIX = ".json"
 CHUNK = 1 << 20
 SECRET_LIMIT = 64 << 10
 """Bytes a file with a token or a password may have."""
-
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _Deadline(BaseException):
@@ -56,7 +53,7 @@ def fetch(request: helper.Request) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_REAL, deadline)
     part = None
     try:
-        part = Part(str(request["part"]), str(request.get("content") or ""))
+        part = _part(str(request["part"]), str(request.get("content") or ""))
         return _fetch(url, part, request)
     except Cannot as error:
         if error.kind is StartAgain and part:
@@ -75,48 +72,11 @@ def fetch(request: helper.Request) -> dict[str, Any]:
             part.close()
 
 
-class Part:
-    """A file that arrives in pieces, and beside it what to ask the server by when it goes on.
-
-    Both stay open: whoever writes them later has no other way to them. Without something that proves the
-    content in the end, nothing of an earlier program is gone on with; the caller then removes the files.
-    """
-
-    def __init__(self, path: str, content: str) -> None:
-        self._content = content
-        try:
-            self.fd = os.open(path, _OPEN, 0o600)
-            self._state = os.open(path + STATE_SUFFIX, _OPEN, 0o600)
-        except OSError as error:
-            raise Cannot(f"cannot create {error.filename}: {error.strerror}") from error
-        try:
-            known = json.loads(os.pread(self._state, 1 << 16, 0))
-        except ValueError:
-            known = None
-        if not isinstance(known, dict) or known.get("content") != content:
-            known = {}
-            os.ftruncate(self.fd, 0)
-        self.size = os.fstat(self.fd).st_size
-        self.validator = str(known.get("etag") or known.get("modified") or "")
-
-    def close(self) -> None:
-        """Close both files."""
-        os.close(self.fd)
-        os.close(self._state)
-
-    def forget(self) -> None:
-        """Drop what came so far."""
-        os.ftruncate(self.fd, 0)
-        os.ftruncate(self._state, 0)
-        self.size, self.validator = 0, ""
-
-    def begin(self, answer: Answer) -> None:
-        """Note what is coming, from byte `answer.start` on."""
-        os.ftruncate(self.fd, answer.start)
-        os.lseek(self.fd, answer.start, os.SEEK_SET)
-        state = {"content": self._content, "etag": answer.etag, "modified": answer.modified}
-        os.ftruncate(self._state, 0)
-        os.pwrite(self._state, json.dumps(state).encode(), 0)
+def _part(path: str, content: str) -> Part:
+    try:
+        return Part(path, content)
+    except OSError as error:
+        raise Cannot(f"cannot create {error.filename}: {error.strerror}") from error
 
 
 def _fetch(url: str, part: Part, request: helper.Request) -> dict[str, Any]:
@@ -125,15 +85,18 @@ def _fetch(url: str, part: Part, request: helper.Request) -> dict[str, Any]:
     if answer is None:
         return {"bytes": part.size, "fetched": 0}
     reach("images.fetch.answered")
-    part.begin(answer)
-    count = _receive(part.fd, answer, size, int(request.get("max_size") or 0))
-    reach("images.fetch.received")
-    if request.get("sync", True):
-        os.fsync(part.fd)
+    try:
+        part.begin(answer.start, answer.etag, answer.modified)
+        count = _receive(part, answer, size, int(request.get("max_size") or 0))
+        reach("images.fetch.received")
+        if request.get("sync", True):
+            part.sync()
+    except OSError as error:
+        raise Cannot(f"cannot write to disk: {error.strerror}") from error
     return {"bytes": count, "fetched": count - answer.start}
 
 
-def _receive(fd: int, answer: Answer, size: int, largest: int) -> int:
+def _receive(part: Part, answer: Answer, size: int, largest: int) -> int:
     total = answer.total
     if size and total is not None and total != size:
         raise Cannot(f"the server offers {total} bytes, expected {size}")
@@ -146,21 +109,12 @@ def _receive(fd: int, answer: Answer, size: int, largest: int) -> int:
         count += len(chunk)
         if count > limit:
             raise Cannot(f"more than {limit} bytes arrive" + (", the size declared" if size else ""))
-        _write(fd, chunk)
+        part.write(chunk)
         progress.report(count, total or size or None)
     expected = size if total is None else total
     if expected and count != expected:
         raise Cannot(f"{count} of {expected} bytes arrived", after=0)
     return count
-
-
-def _write(fd: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as error:
-        raise Cannot(f"cannot write to disk: {error.strerror}") from error
 
 
 # ---- where bytes come from

@@ -37,11 +37,10 @@ class Sums:
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115  # closed by `close`
-        self._buffer = memoryview(bytearray(BLOCK))
 
-    def file(self, path: str, fd: int) -> None:
-        """Add a file that can be read from a descriptor, wherever that is."""
-        self._file.write(f"{_digest(fd, self._buffer)}\t{path}\n")
+    def file(self, path: str, digest: str) -> None:
+        """Add a file; digest: the SHA-256 of its content, in hexadecimal digits."""
+        self._file.write(f"{digest}\t{path}\n")
 
     def link(self, path: str, target: str) -> None:
         """Add a symbolic link."""
@@ -52,7 +51,7 @@ class Sums:
         self._file.close()
 
 
-def _digest(fd: int, buffer: memoryview, count: Callable[[int], None] = lambda size: None) -> str:
+def _digest(fd: int, buffer: memoryview, count: Callable[[int], None]) -> str:
     digest, offset = hashlib.sha256(), 0
     while size := os.preadv(fd, [buffer], offset):
         digest.update(buffer[:size])

@@ -8,7 +8,8 @@ import time
 
 from maestro_py.errors import MaestroError
 from maestro_py.images.files import entries, free_bytes, remove_tree, why
-from maestro_py.spec.model import ImageSpec, safe_name
+from maestro_py.spec.model import ImageSpec
+from maestro_py.spec.names import safe_name
 from maestro_py.units import format_size
 
 RESERVE = 5 << 20

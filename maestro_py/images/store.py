@@ -27,7 +27,8 @@ from maestro_py.errors import Conflict, MaestroError, NotFound
 from maestro_py.faultpoint import reach
 from maestro_py.images.files import entries, link, sync_dir, unlink, why, write_synced
 from maestro_py.images.staging import Staging, label
-from maestro_py.spec.model import Checksum, ImageSpec, safe_name
+from maestro_py.spec.model import Checksum, ImageSpec
+from maestro_py.spec.names import safe_name
 
 Row = dict[str, Any]
 Rows = list[Row]

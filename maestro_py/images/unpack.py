@@ -21,9 +21,11 @@ everything is on disk. On any failure `dest` is gone completely; `sums` is for t
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -38,20 +40,18 @@ from maestro_py.images.archive import (
     FIFO,
     FILE,
     HARDLINK,
-    MAX_TRAILER,
     SYMLINK,
     Member,
     Refused,
     find_kind,
     printable,
-    read_tar,
-    read_zip,
     split_path,
 )
 from maestro_py.images.decompress import Broken, Plain
 from maestro_py.images.files import remove_tree
 from maestro_py.images.links import Links, Parts
 from maestro_py.images.manifest import Sums
+from maestro_py.images.tarball import MAX_TRAILER, read_tar
 from maestro_py.images.verify import verify
 
 MAX_ENTRIES = 200_000
@@ -77,7 +77,13 @@ _TYPES = {
 }
 _NODES = (CHARACTERS, BLOCKS, FIFO)
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+WRITE_SOON = 256 << 10
+"""Bytes from which on a file goes to disk at once, while the next ones are unpacked: there is less to wait
+for at the end. Small ones go together in the end."""
+
+SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 
 Owner = tuple[int, int] | None
 """(uid, gid); None: whoever runs this."""
@@ -100,6 +106,7 @@ class Tree:
     def __init__(self, dest: str, limits: Limits, sums: Sums | None = None) -> None:
         os.mkdir(dest, 0o700)
         self._sums = sums
+        self._libc = ctypes.CDLL(None, use_errno=True)
         self.entries = self.bytes = 0
         self._limits = limits
         self._root = os.open(dest, _OPEN_DIR)
@@ -145,7 +152,7 @@ class Tree:
         self._close_below(0)
         _own(self._root, self._owner(None))
         os.fchmod(self._root, 0o755)
-        if ctypes.CDLL(None, use_errno=True).syncfs(self._root) != 0:
+        if self._libc.syncfs(self._root) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def _count(self, name: str) -> None:
@@ -168,15 +175,19 @@ class Tree:
         else:
             fd = os.open(name, _NEW_FILE, member.mode & 0o777, dir_fd=parent)
             try:
-                member.copy(fd)
+                digest = hashlib.sha256()
+                member.copy(fd, digest)
                 if self._sums:
-                    self._sums.file(member.name, fd)
+                    self._sums.file(member.name, digest.hexdigest())
                 _own(fd, self._owner(member))
                 if member.mode & ~0o777:  # a change of owner would take these away
                     os.fchmod(fd, member.mode)
                 if member.capabilities:
                     os.setxattr(fd, "security.capability", member.capabilities)
                 os.utime(fd, ns=_times(member.mtime))
+                if member.size >= WRITE_SOON:  # advice: a file system may not know it
+                    start = length = ctypes.c_int64(0)
+                    self._libc.sync_file_range(fd, start, length, SYNC_FILE_RANGE_WRITE)
             finally:
                 os.close(fd)
 
@@ -336,9 +347,7 @@ def _unpack(source: int, image_type: str, dest: str, limits: Limits, sums: Sums 
         try:
             with Plain(source, compression) as plain:
                 try:
-                    allow, plain_limit = limits.allow, limits.max_plain
-                    zipped = family == "zip"
-                    for member in read_zip(source, allow) if zipped else read_tar(plain, allow, plain_limit):
+                    for member in _members(family, source, plain, limits):
                         tree.add(member)
                         progress.report(plain.position() if progress.due() else 0, total)
                 except Broken:
@@ -356,6 +365,14 @@ def _unpack(source: int, image_type: str, dest: str, limits: Limits, sums: Sums 
         remove_tree(dest)
         raise
     return {"bytes": tree.bytes, "entries": tree.entries}
+
+
+def _members(family: str, source: int, plain: Plain, limits: Limits) -> Iterator[Member]:
+    if family == "zip":
+        from maestro_py.images.zipball import read_zip  # most images are tar archives
+
+        return read_zip(source, limits.allow)
+    return read_tar(plain, limits.allow, limits.max_plain)
 
 
 def _split_target(member: Member) -> Parts:

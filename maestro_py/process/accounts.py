@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maestro_py.errors import MaestroError, Unsupported
-from maestro_py.spec.model import Id, ResolvedProcess
+from maestro_py.spec.model import Id
+from maestro_py.spec.resolved import ResolvedProcess
 
 _MAX_ID = (1 << 32) - 2  # 2^32-1 means "leave it" to setresuid(2)
 

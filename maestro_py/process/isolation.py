@@ -13,9 +13,11 @@ from maestro_py.process.accounts import Credentials
 from maestro_py.process.mounts import QUIET, Bind, Mounted, Secrets, Tmpfs
 from maestro_py.process.root import MakeRoot, OwnMounts
 from maestro_py.process.steps import NoNewPrivs, Step
-from maestro_py.spec.expand import IMAGES_INSIDE
 from maestro_py.spec.isolation import SECRET_LIMIT
-from maestro_py.spec.model import Mount, ResolvedProcess, Secret, safe_name
+from maestro_py.spec.model import Mount, Secret
+from maestro_py.spec.names import safe_name
+from maestro_py.spec.places import IMAGES_INSIDE
+from maestro_py.spec.resolved import ResolvedProcess
 
 _OPTIONS = {"ro": kernel.MS_RDONLY, "noexec": kernel.MS_NOEXEC}
 

@@ -30,6 +30,12 @@ MS_SLAVE = 1 << 19
 # include/linux/fs.h
 MNT_DETACH = 2
 
+# linux/reboot.h
+REBOOT_RESTART = 0x01234567
+REBOOT_HALT = 0xCDEF0123
+REBOOT_POWER_OFF = 0x4321FEDC
+REBOOT_CAD_OFF = 0
+
 # include/uapi/linux/sched.h
 CLONE_PIDFD = 0x1000
 CLONE_NEWNS = 0x20000
@@ -130,6 +136,12 @@ def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     load()
     _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def reboot(command: int) -> None:
+    """reboot(2), with one of the REBOOT_ constants. Writes nothing that is still in memory to a disk."""
+    load()
+    _check(_libc.reboot(_ctypes.c_int(command)), "reboot")
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

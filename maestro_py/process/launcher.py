@@ -35,7 +35,8 @@ from maestro_py.process.steps import (
     Step,
     Umask,
 )
-from maestro_py.spec.model import Id, ResolvedProcess
+from maestro_py.spec.model import Id
+from maestro_py.spec.resolved import ResolvedProcess
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from maestro_py.process import logtimes
-from maestro_py.spec.model import safe_name
+from maestro_py.spec.names import safe_name
 
 _BLOCK = 65536
 LOOK_BACK = 16 << 20

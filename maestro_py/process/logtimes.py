@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from maestro_py.spec.model import safe_name
+from maestro_py.spec.names import safe_name
 
 SPAN = 1.0
 """Seconds one mark stands for."""

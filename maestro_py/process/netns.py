@@ -18,7 +18,7 @@ from typing import ClassVar
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.process import kernel
 from maestro_py.process.steps import Step
-from maestro_py.spec.model import ResolvedProcess
+from maestro_py.spec.resolved import ResolvedProcess
 
 # include/uapi/linux/sockios.h, include/uapi/linux/if.h
 SIOCSIFFLAGS = 0x8914

@@ -25,7 +25,7 @@ from maestro_py.process import kernel
 from maestro_py.process.logfile import index_path, log_path, read_index
 from maestro_py.process.logtimes import Marker
 from maestro_py.process.okstring import Matcher
-from maestro_py.spec.model import safe_name
+from maestro_py.spec.names import safe_name
 
 PIPE_SIZE = 256 << 10
 _CHUNK = 64 << 10

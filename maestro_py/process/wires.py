@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maestro_py.spec.model import ResolvedProcess
+from maestro_py.spec.resolved import ResolvedProcess
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,20 @@ problems on the reading, and may put a value into its canonical form.
 
 from __future__ import annotations
 
+import binascii
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from maestro_py.spec.kinds import DIGITS, check_base64
-from maestro_py.spec.model import Backoff, ConfigSpec, ImageSpec, JobSpec, TemplateSpec, safe_name
+from maestro_py.spec.model import Backoff, ConfigSpec, ImageSpec, JobSpec, TemplateSpec
+from maestro_py.spec.names import safe_name
 from maestro_py.spec.reader import Reading, show
 
+DIGITS = {"sha256sum": 64, "sha512sum": 128, "md5sum": 32}
+"""Hexadecimal digits of each checksum type."""
+
 _HEX = frozenset("0123456789abcdef")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
 def checksum(values: dict[str, Any], path: str, reading: Reading) -> None:
@@ -124,3 +130,15 @@ def _unique(names: Iterable[tuple[str, str]], noun: str, reading: Reading) -> No
             reading.problem(at, f'{noun} "{name}" is given twice; the first is {first[name]}')
         else:
             first[name] = at
+
+
+def check_base64(data: str) -> bool:
+    """Return whether the text, white space aside, decodes as standard base64."""
+    text = "".join(data.split())
+    if len(text) % 4 or not _BASE64.fullmatch(text):
+        return False
+    try:
+        binascii.a2b_base64(text)
+    except binascii.Error:
+        return False
+    return True

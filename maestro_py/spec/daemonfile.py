@@ -14,16 +14,14 @@ from typing import Any
 
 from maestro_py.errors import InvalidDocument, Problem
 from maestro_py.spec import checks, fields, imagery
+from maestro_py.spec.daemonconfig import DaemonConfig, FileGenerator
 from maestro_py.spec.kinds import (
     ABSOLUTE_PATH,
     ARGUMENT,
     BOOLEAN,
     LOOPBACK,
-    MODE,
     NAME,
     OPTIONAL_NAME,
-    SECONDS,
-    SIZE,
     TEXT,
     USER,
     choice,
@@ -33,7 +31,7 @@ from maestro_py.spec.kinds import (
     object_of,
     text_kind,
 )
-from maestro_py.spec.model import DaemonConfig, FileGenerator
+from maestro_py.spec.quantities import MODE, SECONDS, SIZE
 from maestro_py.spec.reader import BAD, Field, Kind, Reading, Table, Wrong, read_object, read_value
 from maestro_py.spec.substitute import TooLong, substitute
 from maestro_py.spec.variables import Renderer, from_environment, listed

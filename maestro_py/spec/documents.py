@@ -148,7 +148,7 @@ def read_running_config(
     for key in ("config", "$schema"):
         values.pop(key, None)
     found = RunningConfig(**values, **flags)
-    if reading.problems and references:
+    if reading.problems and references and not reading.enough:
         reading.problems += references(found)
     _refuse(reading, source)
     return found, reading.warnings

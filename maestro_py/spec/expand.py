@@ -20,31 +20,19 @@ from maestro_py.spec.model import (
     Backoff,
     ConfigSpec,
     Health,
-    ImageRef,
     ImageSpec,
     JobSpec,
     Network,
     OnFailure,
-    Ready,
-    ResolvedProcess,
-    Restart,
     RestartPolicy,
+    Settings,
     TemplateSpec,
-    safe_name,
 )
+from maestro_py.spec.names import safe_name
 from maestro_py.spec.payload import composite_stdin
+from maestro_py.spec.places import CONFIGS_INSIDE, Own, Places, image_inside
+from maestro_py.spec.resolved import ImageRef, Ready, ResolvedProcess, Restart
 from maestro_py.spec.substitute import TooLong, names, substitute
-
-CONFIGS_INSIDE = "/run/maestro/config"
-"""Where a process with a root of its own finds its configs; the launcher makes them visible there."""
-
-DATA_INSIDE = "/var/lib/maestro/data"
-RUN_INSIDE = "/run/maestro/run"
-SECRETS_INSIDE = "/run/maestro/secrets"
-"""Where such a process finds its own writable directories, and its secrets."""
-
-IMAGES_INSIDE = "/run/maestro/images"
-"""Where such a process finds an image that is not inside its root: in a directory per job."""
 
 _EAGERNESS = (
     RestartPolicy.NEVER,
@@ -52,34 +40,6 @@ _EAGERNESS = (
     RestartPolicy.UNLESS_STOPPED,
     RestartPolicy.ALWAYS,
 )
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where things are on the device, and the variables every text may use.
-
-    data, run: below these each process has a writable directory of its own; empty: there are none.
-    """
-
-    images: str
-    configs: str
-    socket: str
-    thisdir: str
-    cwd: str
-    variables: Mapping[str, str] = field(default_factory=dict)
-    data: str = ""
-    run: str = ""
-
-
-def image_inside(root: str, image: ImageRef) -> str:
-    """Return the directory of an image as a process with this root sees it."""
-    if not root:
-        return image.path
-    top = root.rstrip("/") + "/"
-    path = image.path.rstrip("/") + "/"
-    if path.startswith(top):
-        return "/" + path[len(top) :].rstrip("/")
-    return f"{IMAGES_INSIDE}/{safe_name(image.job)}"
 
 
 def resolve(
@@ -128,30 +88,13 @@ class _Parts:
     places: Places
     process_of: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    _bases: dict[str, Settings] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class _Own:
-    """A process's own directories, on the device and as it sees them."""
-
-    data: str
-    data_inside: str
-    run: str
-    run_inside: str
-    secrets: str
-
-    @classmethod
-    def of(cls, name: str, rooted: bool, places: Places, *, apart: bool, secrets: bool) -> _Own:
-        """Return those of one process; the secrets are mounted on one directory that all share.
-
-        apart: it has a user or a root of its own; what runs as the daemon itself needs no place made for it.
-        """
-        data = f"{places.data}/{safe_name(name)}" if apart and places.data else ""
-        run = f"{places.run}/jobs/{safe_name(name)}" if apart and places.run else ""
-        if rooted:
-            inside = DATA_INSIDE if data else "", RUN_INSIDE if run else ""
-            return cls(data, inside[0], run, inside[1], SECRETS_INSIDE if secrets else "")
-        return cls(data, data, run, run, f"{places.run}/secrets" if secrets and places.run else "")
+    def base(self, template: TemplateSpec) -> Settings:
+        """Return what a template says, directly or not; thousands of jobs share a few templates."""
+        if template.name not in self._bases:
+            self._bases[template.name] = implied(template.settings)
+        return self._bases[template.name]
 
 
 class _Process:
@@ -169,7 +112,7 @@ class _Process:
         self.composite = bool(self.first.composite_id)
         self.template = self._template()
         self.levels = [implied(job.settings) for job in self.jobs]
-        self.base = implied(self.template.settings)
+        self.base = parts.base(self.template)
         self.settings = merge([*self.levels, self.base])
         self.images = {job.job: self._image(job) for job in self.jobs if job.job in parts.images}
         self.root = self._root()
@@ -187,7 +130,7 @@ class _Process:
         )
         rooted = bool(self.root)
         apart = rooted or settings.user is not None
-        own = _Own.of(self.name, rooted, self.places, apart=apart, secrets=bool(secrets))
+        own = Own.of(self.name, rooted, self.places, apart=apart, secrets=bool(secrets))
         if settings.seccomp == "default" and settings.no_new_privs is False:
             self._problem(self.first.job, "no_new_privs", "false, and seccomp needs it")
         stdin = self.first.message
@@ -325,12 +268,10 @@ class _Process:
         command = self._text(job.exec_cmd, "exec_cmd", job=job.job)
         if not command and self.composite and job.job in self.images:
             command = image_inside(self.root, self.images[job.job])
-        return replace(
-            job,
-            exec_cmd=command,
-            exec_args=fill(job.exec_args, "exec_args"),
-            env=fill(job.env, "env"),
-        )
+        arguments, env = fill(job.exec_args, "exec_args"), fill(job.env, "env")
+        if (command, arguments, env) == (job.exec_cmd, job.exec_args, job.env):
+            return job
+        return replace(job, exec_cmd=command, exec_args=arguments, env=env)
 
     def _argv(self, job: JobSpec) -> tuple[str, ...]:
         """Return the command line. Of a composite, the first enabled member by name is on it.
@@ -353,7 +294,7 @@ class _Process:
         return tuple(argv)
 
     def _env(
-        self, job: JobSpec, configs: list[ConfigSpec], inside: str, own: _Own
+        self, job: JobSpec, configs: list[ConfigSpec], inside: str, own: Own
     ) -> tuple[tuple[str, str], ...]:
         """Return the environment in order, of a name given twice the first: job, template, ours.
 
@@ -420,6 +361,8 @@ class _Process:
 
     def _on_failure(self) -> OnFailure:
         wish = self.settings.on_failure or OnFailure()
+        if not wish.command:
+            return wish
         return replace(wish, command=self._command(wish.command, "on_failure.command"))
 
     def _command(self, words: Sequence[str] | None, where: str) -> tuple[str, ...]:
@@ -427,7 +370,9 @@ class _Process:
 
     def _restart(self) -> Restart:
         """Return what follows a death: of a composite, as the member says that asks for most."""
-        merged = [merge([level, self.base]) for level in self.levels]
+        merged = (
+            [merge([level, self.base]) for level in self.levels] if len(self.levels) > 1 else [self.settings]
+        )
         chosen = max(merged, key=lambda each: _EAGERNESS.index(each.restart_policy or RestartPolicy.NEVER))
         return Restart(
             policy=chosen.restart_policy or RestartPolicy.NEVER,

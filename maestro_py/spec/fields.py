@@ -15,15 +15,10 @@ from maestro_py.spec.kinds import (
     ARGUMENT,
     ARGUMENTS,
     BOOLEAN,
-    CPUS,
     ENVIRONMENT,
-    MILLISECONDS,
     NAME,
     NAMES,
     OPTIONAL_NAME,
-    SECONDS,
-    SIGNAL,
-    SIZE,
     TEXT,
     choice,
     integer,
@@ -41,6 +36,7 @@ from maestro_py.spec.model import (
     Settings,
     TemplateSpec,
 )
+from maestro_py.spec.quantities import CPUS, MILLISECONDS, RLIMIT_TABLE, SECONDS, SIGNAL, SIZE, UMASK
 from maestro_py.spec.reader import Field, Table
 
 UINT32 = integer(0, (1 << 32) - 1)
@@ -112,11 +108,11 @@ def _settings(job: bool) -> tuple[Field, ...]:
         Field("group", kinds.USER, "Group to run as, by name or number.", "the user's"),
         Field("supplementary_groups", kinds.USERS, "Further groups of the process.",
               "those of the user"),
-        Field("umask", kinds.UMASK,
+        Field("umask", UMASK,
               'Mode bits taken from new files, as octal text "022"; a bare number is taken by its value, '
               "as YAML's 022 is.", "022"),
         Field("working_dir", ABSOLUTE_PATH, "Directory to start in, as the process sees it.", "/"),
-        Field("rlimits", kinds.RLIMIT_TABLE,
+        Field("rlimits", RLIMIT_TABLE,
               'Resource limits by name, each a number, "unlimited" or {"soft": number, "hard": number}.',
               "the daemon's own"),
         Field("nice", integer(-20, 19), "Scheduling priority, -20 (first) to 19 (last).", "0"),

@@ -9,18 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from maestro_py.spec import checks, kinds
-from maestro_py.spec.kinds import (
-    ARGUMENT,
-    BOOLEAN,
-    SECONDS,
-    SIZE,
-    TEXT,
-    choice,
-    integer,
-    list_of,
-    object_of,
-)
-from maestro_py.spec.model import Checksum, Credentials, Delta, Downloads, Signature, Unpacking
+from maestro_py.spec.daemonconfig import Downloads, Unpacking
+from maestro_py.spec.kinds import ARGUMENT, BOOLEAN, TEXT, choice, integer, list_of, object_of
+from maestro_py.spec.model import Checksum, Credentials, Delta, Signature
+from maestro_py.spec.quantities import SECONDS, SIZE
 from maestro_py.spec.reader import Field, Reading, Table
 
 SIGNATURE_LIMIT = 4096

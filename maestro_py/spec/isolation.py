@@ -9,7 +9,8 @@ import socket
 from typing import Any
 
 from maestro_py.spec import kinds
-from maestro_py.spec.kinds import check_base64, choice, integer, list_of, object_of, text_kind
+from maestro_py.spec.checks import check_base64
+from maestro_py.spec.kinds import choice, integer, list_of, object_of, text_kind
 from maestro_py.spec.model import Mount, Network, Port, Secret
 from maestro_py.spec.reader import Field, Kind, Reading, Table, Wrong, show
 from maestro_py.units import parse_size
@@ -97,7 +98,7 @@ def _source(raw: Any, path: str, reading: Reading) -> str:
 def _target(raw: Any, path: str, reading: Reading) -> str:
     text = _normal(kinds.ARGUMENT.read(raw, path, reading))
     if text in ("/", "/proc", "/dev"):
-        raise Wrong(f'nothing can be mounted on "{text}" of a process')
+        raise Wrong(f"nothing can be mounted on {show(text)} of a process")
     return text
 
 

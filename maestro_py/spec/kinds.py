@@ -3,58 +3,25 @@
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from maestro_py.spec.model import RestartPolicy, safe_name
-from maestro_py.spec.reader import BAD, Kind, Reading, Table, Wrong, read_object, read_value, suggest
-from maestro_py.units import parse_duration, parse_signal, parse_size, signal_name
-
-NAME_LIMIT = 128
-"""Characters a name may have."""
-
-FILE_NAME_LIMIT = 200
-"""Bytes a name may have once it is a file name; 255 is what Linux allows, the rest is for suffixes."""
-
-MAX_SECONDS = 1e9
-"""Longest duration accepted, about 31 years; upstream's 32-bit milliseconds end at 50 days."""
-
-RLIMITS = (
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-)
-"""Resources of setrlimit(2), without their RLIMIT_ prefix."""
-
-DIGITS = {"sha256sum": 64, "sha512sum": 128, "md5sum": 32}
-"""Hexadecimal digits of each checksum type."""
+from maestro_py.spec.model import RestartPolicy
+from maestro_py.spec.names import FILE_NAME_LIMIT, NAME_LIMIT, safe_name
+from maestro_py.spec.reader import BAD, Kind, Reading, Table, Wrong, read_object, read_value, show, suggest
 
 _LOOPBACK = re.compile(r"127(\.(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})){3}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _URL = re.compile(r"https?://[^\s/?#]+[^\s]*|file://(localhost)?/[^\s]*", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
 def _text(raw: Any, path: str, reading: Reading) -> str:
     if reading.lenient and isinstance(raw, (int, float)) and not isinstance(raw, bool):
         raw = str(raw)
     if not isinstance(raw, str):
-        raise Wrong
+        # YAML takes 600 for a number and yes for true
+        raise Wrong(hint="put it in quotes" if isinstance(raw, (int, float)) else "")
     if not raw.isascii() and any("\ud800" <= c <= "\udfff" for c in raw):
         raise Wrong("not valid text: half of a surrogate pair")
     return raw
@@ -135,7 +102,7 @@ def _relative_path(raw: Any, path: str, reading: Reading) -> str:
     for part in text.split("/"):
         if part == "..":
             if not parts:
-                raise Wrong(f'"{text}" leaves the config directory')
+                raise Wrong(f"{show(text)} leaves the config directory")
             parts.pop()
         elif part not in ("", "."):
             if len(part.encode()) > 255:
@@ -158,135 +125,12 @@ def _user(raw: Any, path: str, reading: Reading) -> str | int:
     return _name(raw, path, reading)
 
 
-def _umask(raw: Any, path: str, reading: Reading) -> int:
-    if isinstance(raw, str):
-        try:
-            raw = int(raw.lower().removeprefix("0o"), 8) if raw[:1].isdigit() and len(raw) < 8 else None
-        except ValueError:
-            raise Wrong from None
-    if not isinstance(raw, int) or isinstance(raw, bool) or not 0 <= raw <= 0o777:
-        raise Wrong
-    return raw
-
-
-def _rlimit_value(raw: Any) -> int:
-    if raw == -1 or (isinstance(raw, str) and raw.lower() in ("unlimited", "infinity", "-1")):
-        return -1
-    return _size_number(raw)
-
-
-def _rlimits(raw: Any, path: str, reading: Reading) -> tuple[tuple[str, int, int], ...]:
-    if not isinstance(raw, dict):
-        raise Wrong
-    found: dict[str, tuple[str, int, int]] = {}
-    for key, item in raw.items():
-        at = f"{path}.{str(key)[:40]}"
-        name = str(key).lower().removeprefix("rlimit_")
-        if name not in RLIMITS:
-            reading.problem(at, "no such resource limit", reading.suggest(name, RLIMITS))
-            continue
-        if name in found:
-            reading.problem(at, f"the limit {name} is given twice")
-            continue
-        pair = item if isinstance(item, dict) else {"soft": item, "hard": item}
-        unknown = [k for k in pair if k not in ("soft", "hard")]
-        try:
-            if unknown or not pair:
-                raise Wrong
-            soft = _rlimit_value(pair.get("soft", pair.get("hard")))
-            hard = _rlimit_value(pair.get("hard", pair.get("soft")))
-        except ValueError:
-            reading.problem(at, 'expected a number, "unlimited" or {"soft": number, "hard": number}')
-            continue
-        if hard != -1 and (soft == -1 or soft > hard):
-            reading.problem(at, "the soft limit is above the hard one")
-            continue
-        found[name] = (name, soft, hard)
-    return tuple(found[name] for name in sorted(found))
-
-
-def _write_rlimits(limits: tuple[tuple[str, int, int], ...]) -> object:
-    def word(value: int) -> object:
-        return "unlimited" if value == -1 else value
-
-    return {
-        name: word(soft) if soft == hard else {"soft": word(soft), "hard": word(hard)}
-        for name, soft, hard in limits
-    }
-
-
-def _size_number(raw: Any) -> int:
-    try:
-        return parse_size(raw)
-    except (ValueError, OverflowError):
-        raise Wrong from None
-
-
-def _size(raw: Any, path: str, reading: Reading) -> int:
-    return _size_number(raw)
-
-
-def _seconds(raw: Any, path: str, reading: Reading) -> float:
-    try:
-        value = parse_duration(raw)
-    except (ValueError, OverflowError):
-        raise Wrong from None
-    if not value < MAX_SECONDS:
-        raise Wrong("longer than 30 years")
-    return round(value, 6)
-
-
-def _milliseconds(raw: Any, path: str, reading: Reading) -> float:
-    if isinstance(raw, str):
-        try:
-            raw = float(raw)
-        except ValueError:
-            return _seconds(raw, path, reading)
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or raw < 0:
-        raise Wrong
-    if not raw < MAX_SECONDS * 1000:
-        raise Wrong("longer than 30 years")
-    return round(raw / 1000, 6)
-
-
-def _write_milliseconds(value: float) -> object:
-    return _plain(round(value * 1000, 3))
-
-
-def _plain(value: float) -> object:
-    return int(value) if value == int(value) else value
-
-
-def _signal(raw: Any, path: str, reading: Reading) -> int:
-    try:
-        return parse_signal(raw)
-    except ValueError:
-        raise Wrong from None
-
-
-def _write_signal(number: int) -> object:
-    name = signal_name(number)
-    return name if name.startswith("SIG") else number
-
-
-def _cpus(raw: Any, path: str, reading: Reading) -> float:
-    if isinstance(raw, str):
-        text = raw.strip()
-        try:
-            raw = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            raise Wrong from None
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0.01 <= raw <= 100_000:
-        raise Wrong
-    return float(raw)
-
-
 def loopback_address(text: str) -> tuple[str, int]:
     """Return (host, port) of `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`. Raises ValueError."""
     host, _, port = text.strip().rpartition(":")
     host = {"localhost": "127.0.0.1", "[::1]": "::1"}.get(host.lower(), host)
     if host != "::1" and not _LOOPBACK.fullmatch(host):
-        raise Wrong(f'"{text[:60]}" is no address on loopback, and the listener is not encrypted')
+        raise Wrong(f"{show(text)} is no address on loopback, and the listener is not encrypted")
     if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
         raise Wrong
     return host, int(port)
@@ -299,6 +143,11 @@ def _loopback(raw: Any, path: str, reading: Reading) -> str:
     return text
 
 
+def plain(value: float) -> object:
+    """Return a number as it is written: whole ones without a point."""
+    return int(value) if value == int(value) else value
+
+
 STRING = {"type": "string"}
 """JSON Schema of any text."""
 
@@ -307,17 +156,6 @@ def text_kind(expected: str, read: Callable[[Any, str, Reading], Any]) -> Kind:
     """Return a kind that is written as text."""
     return Kind(expected, read, schema=STRING)
 
-
-_SIZE = {"type": ["integer", "string"], "minimum": 0}
-_NUMBER_OR_TEXT = {"type": ["number", "string"], "minimum": 0}
-_OCTAL = {"type": ["string", "integer"], "minimum": 0, "maximum": 0o777}
-_RLIMIT = {"type": ["integer", "string"], "minimum": -1}
-_RLIMITS = {
-    "type": "object",
-    "additionalProperties": {
-        "anyOf": [_RLIMIT, {"type": "object", "properties": {"soft": _RLIMIT, "hard": _RLIMIT}}]
-    },
-}
 
 TEXT = text_kind("a string", _text)
 LOOPBACK = text_kind("an address on loopback with its port, as 127.0.0.1:8080", _loopback)
@@ -336,18 +174,6 @@ OK_TEXT = Kind("a string of 1 to 1024 characters", _ok_string, schema={"type": "
 URL = text_kind("a URL that begins with http://, https:// or file:///", _url)
 RELATIVE_PATH = text_kind("a path below the config directory, as a string", _relative_path)
 USER = Kind("a user or group, by name or number", _user, schema={"type": ["string", "integer"]})
-UMASK = Kind('an octal umask, as "022"', _umask, lambda value: f"{value:03o}", _OCTAL)
-MODE = Kind('an octal file mode, as "640"', _umask, lambda value: f"{value:03o}", _OCTAL)
-RLIMIT_TABLE = Kind('an object of limits, as {"nofile": 1024}', _rlimits, _write_rlimits, _RLIMITS)
-SIZE = Kind('a size in bytes or with a unit, as 10485760 or "10M"', _size, schema=_SIZE)
-SECONDS = Kind(
-    'a duration in seconds or with units, as 5, "500ms" or "1m30s"', _seconds, _plain, _NUMBER_OR_TEXT
-)
-MILLISECONDS = Kind(
-    'a duration in milliseconds, or with a unit as "5s"', _milliseconds, _write_milliseconds, _NUMBER_OR_TEXT
-)
-SIGNAL = Kind('a signal, as "SIGTERM" or 15', _signal, _write_signal, {"type": ["string", "integer"]})
-CPUS = Kind('a number of CPUs, as 0.5 or "50%"', _cpus, _plain, _NUMBER_OR_TEXT)
 
 
 def integer(low: int, high: int) -> Kind:
@@ -372,7 +198,7 @@ def number(low: float, high: float) -> Kind:
         return float(raw)
 
     schema = {"type": "number", "minimum": low, "maximum": high}
-    return Kind(f"a number from {low:g} to {high:g}", read, _plain, schema)
+    return Kind(f"a number from {low:g} to {high:g}", read, plain, schema)
 
 
 def choice(*words: str, empty: str = "", refused: Mapping[str, str] | None = None) -> Kind:
@@ -448,15 +274,3 @@ def object_of(table: Table, check: Check | None = None) -> Kind:
         return table.build(values)
 
     return Kind(table.noun, read, table.write, table)
-
-
-def check_base64(data: str) -> bool:
-    """Return whether the text, white space aside, decodes as standard base64."""
-    text = "".join(data.split())
-    if len(text) % 4 or not _BASE64.fullmatch(text):
-        return False
-    try:
-        binascii.a2b_base64(text)
-    except binascii.Error:
-        return False
-    return True

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from maestro_py.spec.model import Limits, Probation, Probe, Ready, RestartPolicy, Settings
+from maestro_py.spec.model import Limits, Probe, RestartPolicy, Settings
+from maestro_py.spec.resolved import Probation, Ready
 
+_NOTHING = Settings()
 _LIFTED_BY_ZERO = ("mem_limit", "mem_high", "pids_max")
 
 
@@ -25,8 +27,11 @@ def implied(level: Settings) -> Settings:
 
 def merge(levels: list[Settings]) -> Settings:
     """Return each setting from the first level that says it."""
+    speaking = [level for level in levels if level != _NOTHING]
+    if len(speaking) == 1:  # most jobs leave it all to their template
+        return speaking[0]
     said: dict[str, object] = {}
-    for level in reversed(levels):
+    for level in reversed(speaking):
         said.update((name, value) for name, value in vars(level).items() if value is not None)
     return Settings(**said)  # type: ignore[arg-type]
 

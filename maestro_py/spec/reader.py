@@ -13,9 +13,13 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from maestro_py.errors import Problem
+from maestro_py.spec.nearest import EFFORT, nearest
 
 MOST_PROBLEMS = 1000
 """Mistakes listed of one document; nobody reads on, and a hostile one has a million."""
+
+MORE_PROBLEMS = Problem("", "there are more mistakes; they are not listed")
+"""Stands behind those that are listed."""
 
 
 class Wrong(ValueError):
@@ -38,14 +42,14 @@ class Reading:
         self.render = render
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
-        self._suggestions = 100  # a bound on the work a document full of unknown keys can cause
+        self._effort = EFFORT
 
     def problem(self, path: str, message: str, hint: str = "") -> None:
         """Note a mistake; the document will be refused."""
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append(Problem(path, message, hint))
         elif len(self.problems) == MOST_PROBLEMS:
-            self.problems.append(Problem("", "there are more mistakes; they are not listed"))
+            self.problems.append(MORE_PROBLEMS)
 
     @property
     def enough(self) -> bool:
@@ -58,11 +62,9 @@ class Reading:
             self.warnings.append(Problem(path, message, hint))
 
     def suggest(self, word: str, known: Iterable[str]) -> str:
-        """Return a did-you-mean sentence, or nothing."""
-        if self._suggestions <= 0:
-            return ""
-        self._suggestions -= 1
-        return suggest(word, known)
+        """Return a did-you-mean sentence, or nothing; one document gets only so many."""
+        word, self._effort = nearest(word, known, self._effort)
+        return _asked(word)
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,10 @@ def read_object(table: Table, raw: object, path: str, reading: Reading) -> dict[
     if label:
         told = reading.problems[before:]
         reading.problems[before:] = [
-            Problem(each.path, f"{label}: {each.message}", each.hint, each.line) for each in told
+            each
+            if each is MORE_PROBLEMS
+            else Problem(each.path, f"{label}: {each.message}", each.hint, each.line)
+            for each in told
         ]
     return values
 
@@ -257,28 +262,8 @@ def visible(text: str) -> str:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return "did you mean `x`?" for the nearest known word, or "" when none is near."""
-    folded = word.lower()
-    limit = 1 if len(word) < 4 else 2 if len(word) < 9 else 3
-    best = ""
-    score = (limit + 1, 0)
-    for candidate in known:
-        if abs(len(candidate) - len(word)) > limit:
-            continue
-        ours = (_distance(folded, candidate.lower()), abs(len(candidate) - len(word)))
-        if ours < score:
-            best, score = candidate, ours
-    return f"did you mean `{best}`?" if best else ""
+    return _asked(nearest(word, known)[0])
 
 
-def _distance(a: str, b: str) -> int:
-    """Return the edits between two words; swapping two neighbours is one."""
-    before: list[int] = []
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        older, before, row = before, row, [i]
-        for j, y in enumerate(b, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
-            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
-                cost = min(cost, older[j - 2] + 1)
-            row.append(cost)
-    return row[-1]
+def _asked(word: str) -> str:
+    return f"did you mean `{word}`?" if word else ""

@@ -7,8 +7,9 @@ from typing import Any
 
 from maestro_py.spec import kinds
 from maestro_py.spec.isolation import PORT_NUMBER
-from maestro_py.spec.kinds import ARGUMENT, NAME, SECONDS, choice, integer, list_of, object_of, text_kind
+from maestro_py.spec.kinds import ARGUMENT, NAME, choice, integer, list_of, object_of, text_kind
 from maestro_py.spec.model import Health, OnFailure, Probe
+from maestro_py.spec.quantities import SECONDS
 from maestro_py.spec.reader import Field, Kind, Reading, Table, Wrong
 
 _NEEDS = {

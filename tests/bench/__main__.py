@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from . import cgroup_join, proc
-from .image import Installs
+from .image import LARGER, PACKERS, Cost, Installs
 from .peers import PEERS
 from .probe import BenchError, Probe
 from .rows import GROUPS, QUICK, ROWS, Effort, Figure, Figures, measure
@@ -33,26 +33,37 @@ def _listed(text: str, known: Sequence[str], what: str) -> list[str]:
     return words
 
 
-def _images(base: str, probe: Probe, effort: Effort) -> tuple[Figures, str]:
-    """Return maestro's figures for image installs and a line about the pipeline beside it."""
+def _images(base: str, kind: str, probe: Probe, effort: Effort) -> tuple[Figures, str]:
+    """Return maestro's figures for installs of one kind of archive, and a line about the pipeline."""
+    directory, key = os.path.join(base, "image"), f"image_{kind}"
+    plain: list[Cost] = []
+    ours: list[Cost] = []
     try:
-        directory = os.path.join(base, "image")
-        installs = Installs(directory, effort.image_scale)
-    except BenchError as error:
-        return {"image": Figure(note=f"failed: {error}")}, ""
-    plain, ours = Figure(), Figure()
-    try:
-        for _ in range(effort.image):  # in turns: the machine's mood changes by the minute
-            plain.values.append(installs.pipeline())
-            ours.values.append(installs.maestro(probe))
+        installs = Installs(directory, kind, effort.image_scale)
+        try:
+            for _ in range(effort.image):  # in turns: the machine's mood changes by the minute
+                plain.append(installs.pipeline())
+                ours.append(installs.maestro(probe))
+            peaks = {f"{key}_peak": Figure([installs.peak(probe, installs.archive)])}
+            if effort.image_larger:
+                larger = installs.make(effort.image_scale * LARGER)
+                peaks[f"{key}_larger"] = Figure([installs.peak(probe, larger)])
+        finally:
+            installs.close()
     except (BenchError, OSError) as error:
-        ours = Figure(note=f"failed: {error}")
+        return {key: Figure(note=f"failed: {error}")}, ""
     finally:
-        installs.close()
         shutil.rmtree(directory, ignore_errors=True)
-    size = f"{installs.archive.size / 1e6:.0f} MB tar.gz"
-    ratio = Figure([mine / other for mine, other in zip(ours.values, plain.values, strict=False)])
-    return {"image": ours, "image_ratio": ratio}, f"image: {size}; curl; sha256sum; tar xzf: {cell(plain)} s"
+    pairs = list(zip(ours, plain, strict=True))
+    figures = {
+        key: Figure([cost.wall for cost in ours]),
+        f"{key}_wall": Figure([mine.wall / other.wall for mine, other in pairs]),
+        f"{key}_synced": Figure([mine.synced / other.synced for mine, other in pairs]),
+        f"{key}_cpu": Figure([mine.cpu / other.cpu for mine, other in pairs]),
+    }
+    size = f"{installs.archive.size / 1e6:.0f} MB tar.{kind}"
+    walls, cpus = Figure([cost.wall for cost in plain]), Figure([cost.cpu for cost in plain])
+    return figures | peaks, f"{size}: curl; sha256sum; tar: {cell(walls)} s, CPU {cell(cpus)} s"
 
 
 def _isolation(quick: bool) -> str:
@@ -106,10 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if peer.note:
                 notes.append(f"{name}: {peer.note}")
         if "image" in groups and "maestro" in results:
-            print("measuring image installs …", file=sys.stderr, flush=True)
-            figures, line = _images(base, probe, effort)
-            results["maestro"] |= figures
-            notes.append(line)
+            for kind in PACKERS:
+                print(f"measuring image installs, {kind} …", file=sys.stderr, flush=True)
+                figures, line = _images(base, kind, probe, effort)
+                results["maestro"] |= figures
+                notes.append(line)
         if "isolation" in groups:
             print("measuring isolation …", file=sys.stderr, flush=True)
             notes.append(_isolation(arguments.quick))

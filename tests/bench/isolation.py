@@ -23,8 +23,9 @@ from typing import Any
 
 from maestro_py.errors import MaestroError
 from maestro_py.process import kernel, launcher, reaper
-from maestro_py.spec.expand import SECRETS_INSIDE
-from maestro_py.spec.model import Mount, ResolvedProcess, Secret
+from maestro_py.spec.model import Mount, Secret
+from maestro_py.spec.places import SECRETS_INSIDE
+from maestro_py.spec.resolved import ResolvedProcess
 
 TRUE = "/usr/bin/true"
 PROMISE = 3.0

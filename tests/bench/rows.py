@@ -44,8 +44,18 @@ ROWS = (
     Row("tail", "tail", "CLI logs -n 10 of a 1 GB log, ms", 80),
     Row("log_block", "log", "log capture, 4 kB writes, MB/s", 900, more_is_better=True),
     Row("log_line", "log", "log capture, a write per line, MB/s", 120, more_is_better=True),
-    Row("image", "image", "image install, s", None),
-    Row("image_ratio", "image", "image install / (curl; sha256sum; tar xzf)", 1.0),
+    *(
+        row
+        for kind in ("gz", "zst")
+        for row in (
+            Row(f"image_{kind}", "image", f"image install, tar.{kind}, s", None),
+            Row(f"image_{kind}_wall", "image", "… / (curl; sha256sum; tar), wall", 1.0),
+            Row(f"image_{kind}_synced", "image", "… / (curl; sha256sum; tar; sync -f), wall", None),
+            Row(f"image_{kind}_cpu", "image", "… / (curl; sha256sum; tar), CPU", 1.1),
+            Row(f"image_{kind}_peak", "image", "… peak PSS of all processes, MiB", 40),
+            Row(f"image_{kind}_larger", "image", "… of an archive 5 times the size, MiB", 40),
+        )
+    ),
 )
 GROUPS = tuple(dict.fromkeys(row.group for row in ROWS))
 
@@ -77,11 +87,12 @@ class Effort:
     lines: int = 1_000_000
     image: int = 3
     image_scale: float = 1.0
+    image_larger: bool = True
     tail: int = 7
     tail_size: int = 1 << 30
 
 
-QUICK = Effort(2, 5, 2, 10, 3, 1, 3.0, 1.0, 3.0, 500_000, 1, 0.15, 3, 1 << 28)
+QUICK = Effort(2, 5, 2, 10, 3, 1, 3.0, 1.0, 3.0, 500_000, 1, 0.15, False, 3, 1 << 28)
 
 
 def sample(take: Callable[[int], float], count: int, budget: float) -> Figure:

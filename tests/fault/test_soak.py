@@ -79,7 +79,9 @@ def churn(daemon: Daemon, chance: random.Random, seconds: float, least: int) -> 
         try:
             what = chance.randrange(10)
             if what < 3:
-                client.apply(wanted(chance), force=True)
+                task = client.apply(wanted(chance), force=True)
+                if chance.randrange(3) == 0:  # some are sent while others wait, but not ever more
+                    client.task(task["task_id"], wait=60)
             elif what < 7:
                 client.action(name, chance.choice(["start", "stop", "restart", "pause", "resume"]))
             elif what == 7:

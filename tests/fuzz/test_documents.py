@@ -25,9 +25,10 @@ from maestro_py.spec.documents import (
     read_templates,
     to_json,
 )
-from maestro_py.spec.expand import Places, resolve
+from maestro_py.spec.expand import resolve
 from maestro_py.spec.fields import JOB, TEMPLATE
 from maestro_py.spec.model import RunningConfig
+from maestro_py.spec.places import Places
 from maestro_py.spec.reader import Field, Kind, Table
 from maestro_py.spec.schema import tables
 from maestro_py.spec.text import load, load_json

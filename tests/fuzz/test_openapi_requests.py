@@ -11,6 +11,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,18 +23,28 @@ SECONDS = float(os.environ.get("MAESTRO_FUZZ_SECONDS", "0"))
 CONFIG = Path(__file__).parents[1] / "support" / "schemathesis.toml"
 NOBODY = 65534
 
-LEFT_OUT = r"(shutdown|upgrade|^/process$|^/events$|^/net/events/)"
-"""What ends the daemon, runs what it is told, or answers only when something happens."""
+LATER = r"(shutdown|upgrade)"
+"""What ends or replaces the daemon: asked last, while somebody starts it again."""
+
+WAITS = r"^/net/events/"
+"""What waits for 20 seconds when nothing happens: asked when there is time."""
 
 CONFIG_FILE = """\
 http_tcp: 127.0.0.1:{port}
 http_anonymous: none
+restart_rate: 0
 jobs:
   - job: app
     exec_cmd: /bin/sleep
     exec_args: ["1000"]
     reload_signal: SIGCONT
+  - job: pulse
+    exec_cmd: /bin/sleep
+    exec_args: ["0.5"]
+    restart: true
+    restart_backoff: {{initial: 0.5, max: 0.5}}
 """
+"""The pulse is there for `/events`, which answers when something happens."""
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("schemathesis"), reason="needs schemathesis")
@@ -50,25 +63,53 @@ def test_the_daemon_keeps_to_its_document_whatever_it_is_asked(public_path: Path
         daemon.program = (*as_nobody, *daemon.program)
     daemon.start()
     try:
-        token = (daemon.root / "state" / "http.token").read_text().strip()
-        some = (
-            ["--phases", "fuzzing,stateful", "-n", "5"] if not SECONDS else ["--max-time", f"{SECONDS:.0f}"]
-        )
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG),
-                "run", f"http://127.0.0.1:{port}/v1/openapi.json",
-                "--url", f"http://127.0.0.1:{port}",
-                "--header", f"Authorization: Bearer {token}",
-                "--checks", "all", "--exclude-path-regex", LEFT_OUT,
-                "--request-timeout", "60", "--warnings", "off", "--generation-database", "none", *some,
-            ],
-            capture_output=True, text=True, cwd=public_path, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        print(done.stdout[-300:])
-        assert "unexpected in" not in daemon.output()
+        left_out = LATER if SECONDS else f"{LATER}|{WAITS}"
+        some = ["--max-time", f"{SECONDS:.0f}"] if SECONDS else ["--phases", "fuzzing,stateful", "-n", "5"]
+        asked(daemon, port, "--exclude-path-regex", left_out, *some)
         assert daemon.process
         assert daemon.process.poll() is None
+        with started_again(daemon):
+            asked(daemon, port, "--include-path-regex", LATER, "--request-retries", "50", "-n", "5")
+        assert "unexpected in" not in daemon.output()
     finally:
         daemon.close()
+
+
+def asked(daemon: Daemon, port: int, *how: str) -> None:
+    """Run schemathesis against the daemon with all its checks; it must find nothing."""
+    token = (daemon.root / "state" / "http.token").read_text().strip()
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG),
+            "run", f"http://127.0.0.1:{port}/v1/openapi.json",
+            "--url", f"http://127.0.0.1:{port}",
+            "--header", f"Authorization: Bearer {token}",
+            "--checks", "all",
+            "--request-timeout", "60", "--warnings", "off", "--generation-database", "none", *how,
+        ],
+        capture_output=True, text=True, cwd=daemon.root.parent, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout[-300:])
+
+
+@contextmanager
+def started_again(daemon: Daemon) -> Iterator[None]:
+    """Start the daemon again whenever it ended."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            assert daemon.process
+            daemon.process.wait()
+            if not over.is_set():
+                daemon.start()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        daemon.stop()
+        thread.join()

@@ -19,8 +19,9 @@ from support.launching import process, run
 from maestro_py.errors import MaestroError
 from maestro_py.process import isolation, kernel
 from maestro_py.process.accounts import Credentials
-from maestro_py.spec.expand import DATA_INSIDE, RUN_INSIDE, SECRETS_INSIDE
-from maestro_py.spec.model import Mount, ResolvedProcess, Secret
+from maestro_py.spec.model import Mount, Secret
+from maestro_py.spec.places import DATA_INSIDE, RUN_INSIDE, SECRETS_INSIDE
+from maestro_py.spec.resolved import ResolvedProcess
 
 pytestmark = pytest.mark.root
 

@@ -19,7 +19,7 @@ from support.launching import Result, launched, process, python, readable, run
 from maestro_py.errors import MaestroError
 from maestro_py.exits import Exit
 from maestro_py.process import kernel, launcher, reaper
-from maestro_py.spec.model import ImageRef
+from maestro_py.spec.resolved import ImageRef
 
 pytestmark = pytest.mark.root
 

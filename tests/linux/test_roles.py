@@ -90,6 +90,7 @@ def test_command_of_another_user_says_what_it_may_not(device: Daemon) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert f"as uid {STRANGER}" in done.stderr
+    assert "root may do it, and members of the groups" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -301,6 +301,22 @@ def test_two_applies_at_once_are_carried_out_one_after_the_other(daemon: Daemon)
     assert states == {"two": "RUNNING", "three": "RUNNING"}
 
 
+def test_changes_that_wait_are_only_so_many(daemon: Daemon) -> None:
+    client = daemon.client()
+    slow = document(job("slow", WAIT, wait_for_ok=True, timeout_for_ok=60_000))
+    first = client.apply(slow)["task_id"]
+    daemon.wait_state("slow", "STARTING")
+    queued = [client.apply(document(job("late", f"exec sleep {n}")))["task_id"] for n in range(1, 51)]
+    with pytest.raises(Conflict, match="cannot apply running config: 50 changes wait already"):
+        client.apply(document())
+    client.cancel_task(queued.pop())
+    queued.append(client.apply(document())["task_id"])
+    client.action("slow", "stop")
+    assert client.task(queued[-1], wait=120)["status"] == "complete"
+    assert client.task(first)["ended"]
+    assert client.status()["jobs"] == []
+
+
 def test_document_template_replaces_a_shipped_one_and_its_change_restarts_its_jobs(
     daemon: Daemon,
 ) -> None:

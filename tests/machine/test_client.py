@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from support.apiserver import ApiServer
 
-from maestro_py.client import Client, Lines, Stream
+from maestro_py.client import Client
+from maestro_py.client.lines import Lines
+from maestro_py.client.stream import Stream
 from maestro_py.daemon.http import Request, Response, json_response
 from maestro_py.daemon.http import Stream as Answer
 from maestro_py.daemon.loop import Loop
@@ -292,7 +294,11 @@ def test_no_daemon_says_where_it_was_sought_and_what_to_do(tmp_path: Path) -> No
     with pytest.raises(Unavailable) as caught:
         Client(path).status()
     assert caught.value.message == f"cannot reach maestrod at {path}: No such file or directory"
+    assert "start it with `maestrod`" in caught.value.hint
     assert "--socket" in caught.value.hint
+    with pytest.raises(Unavailable) as caught:
+        Client(str(tmp_path / "device" / "run" / "maestro.sock")).status()
+    assert f"start it with `maestrod --root {tmp_path / 'device'}`" in caught.value.hint
     with pytest.raises(Unavailable, match="No such file"):
         Client(path).logs("web")
 

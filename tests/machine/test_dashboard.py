@@ -310,6 +310,7 @@ def test_it_fits_a_phone_and_everything_can_be_named(site: Site, visit: Callable
     site.daemon.run(document(job("app", "echo x; sleep 1000"), job(long), job(EVIL)))
     page = visit(site, 320, 640)
     page.until("document.querySelectorAll('.job').length === 3")
+    page.until("document.querySelector('#live').className === 'on'")  # from then on nothing moves
     unlock(page, site)
     page.until("!document.querySelector('.acts').hidden")
     assert page.js("document.documentElement.scrollWidth") <= 320

@@ -67,6 +67,7 @@ def test_dependent_of_a_failed_job_waits_and_apply_says_for_whom(daemon: Daemon,
     assert applied.returncode == 1
     assert "base is FAILED: exit code 3 before it said OK" in applied.stderr
     assert "app is WAITING_FOR_DEPS: it waits for base" in applied.stderr
+    assert daemon.job("app")["cause"] == "waits for base"
     why = daemon.cli("why", "app")
     assert "It waits for base, which failed: exit code 3 before it said OK." in why.stdout
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from support.daemon import Daemon
 from support.recorder import Recorder
 
@@ -327,16 +328,17 @@ def test_upstreams_ok_string_file_runs(start: Starter, recorder: Recorder, tmp_p
 def test_upstreams_composite_file_runs(start: Starter, recorder: Recorder, tmp_path: Path) -> None:
     node = tmp_path / "node"
     recorder.install(node)
-    program = "/home/ed/work/devicejs-ng/.local/bin/node"
-    daemon = start(sample("maestro/test-assets__test-composite-id.config", tmp_path, (program, str(node))))
-    for name in ("test_basic_devjs_1", "test_basic_devjs_2"):
-        daemon.wait_state(name, "RUNNING")
+    name = "maestro/test-assets__test-composite-id.config"
+    variables = {each["key"]: each["value"] for each in yaml.safe_load(sample(name, tmp_path))["var_defs"]}
+    daemon = start(sample(name, tmp_path, (variables["NODE_EXEC"], str(node))))
+    for job in ("test_basic_devjs_1", "test_basic_devjs_2"):
+        daemon.wait_state(job, "RUNNING")
     daemon.wait_log("test_basic_devjs_1", "recorded")
-    runner = "/home/ed/work/devicejs-core-modules/maestroRunner/index.js"
+    runner = f"{variables['MAESTRO_RUNNER_DIR']}/index.js"
     options = ["--max-executable-size=96", "--max-old-space-size=128", "--max-semi-space-size=1"]
     member = f"{daemon.root}/test-assets/basic-devjs.js"
     assert recorder.argv("test1") == [str(node), *options, runner, member]
-    root = "/home/ed/work/devicejs-ng"
+    root = variables["DEVICEJS_ROOT"]
     assert recorder.environ("test1")[:2] == [
         ("DEVJS_ROOT", root),
         ("DEVJS_CONFIG_FILE", f"{root}/.local/etc/devicejs/devicejs.conf"),

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import json
-import re
 import select
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 from support.daemon import Daemon
 from support.documents import document, job
+from support.idleness import anonymous, until_calm
 from support.rawhttp import ask, ask_as
 
 from maestro_py.errors import Unavailable
@@ -29,18 +28,6 @@ def pid_of(daemon: Daemon) -> int:
     return daemon.process.pid
 
 
-def anonymous(daemon: Daemon) -> int:
-    """Return the KiB of memory that are the daemon's own."""
-    rollup = Path(f"/proc/{pid_of(daemon)}/smaps_rollup").read_text()
-    return int(re.findall(r"^Anonymous:\s*(\d+)", rollup, re.MULTILINE)[0])
-
-
-def switches(daemon: Daemon) -> int:
-    """Return how often the daemon has gone to sleep or was put aside."""
-    status = Path(f"/proc/{pid_of(daemon)}/status").read_text()
-    return sum(map(int, re.findall(r"ctxt_switches:\s*(\d+)", status)))
-
-
 @contextmanager
 def client(daemon: Daemon, said: bytes = b"", small: bool = False) -> Iterator[socket.socket]:
     """Connect and say something. small: with a receive buffer that is soon full."""
@@ -49,7 +36,8 @@ def client(daemon: Daemon, said: bytes = b"", small: bool = False) -> Iterator[s
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(20)
         sock.connect(str(daemon.socket))
-        sock.sendall(said)
+        if said:  # even nothing cannot be said to one that has hung up
+            sock.sendall(said)
         yield sock
 
 
@@ -88,31 +76,20 @@ def until_served(daemon: Daemon) -> None:
             assert time.monotonic() < deadline
 
 
-def until_calm(daemon: Daemon) -> None:
-    """Return once nothing wakes the daemon in two seconds."""
-    deadline = time.monotonic() + 40
-    while True:
-        before = switches(daemon)
-        time.sleep(2)  # what does not happen can only be waited for
-        if switches(daemon) == before:
-            return
-        assert time.monotonic() < deadline
-
-
 def test_a_hundred_followers_cost_little_and_wake_nobody(daemon: Daemon) -> None:
     daemon.run(document(job("app")))
     last = daemon.last_event()
     with client(daemon, FOLLOW % last) as first:  # what one of them brings in is not each one's
         happen(daemon, 1)
         hear(first, b"SIGCONT")
-    until_calm(daemon)
-    before = anonymous(daemon)
+    until_calm(pid_of(daemon))
+    before = anonymous(pid_of(daemon))
     with ExitStack() as stack:
         followers = [stack.enter_context(client(daemon, FOLLOW % (last + 1))) for _ in range(100)]
         for follower in followers:
             assert follower.recv(65536).startswith(b"HTTP/1.1 200")
-        until_calm(daemon)
-        cost = anonymous(daemon) - before
+        until_calm(pid_of(daemon))
+        cost = anonymous(pid_of(daemon)) - before
         print(f"100 followers of events: {cost} KiB")
         assert cost <= 5 * MIB
         happen(daemon, 1)
@@ -128,9 +105,9 @@ def test_followers_that_stop_reading_keep_no_events_and_nobody_waiting(daemon: D
         for sock in sleepy:
             sock.recv(10)
         happen(daemon, 200)
-        before = anonymous(daemon)
+        before = anonymous(pid_of(daemon))
         happen(daemon, 3000)  # three times what is kept
-        assert anonymous(daemon) - before < 5 * MIB
+        assert anonymous(pid_of(daemon)) - before < 5 * MIB
         assert quick(daemon) < 1
         first = sleepy[0].makefile("rb")
         seen = list(first_records(first, until=daemon.last_event()))
@@ -160,7 +137,7 @@ def test_hundreds_of_silent_slow_and_broken_clients_keep_nobody_out(daemon: Daem
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 5,
         b"GET " + b"/" * 20_000,
     ]
-    before = anonymous(daemon)
+    before = anonymous(pid_of(daemon))
     with ExitStack() as stack:
         crowd = [stack.enter_context(client(daemon)) for _ in range(240)]
         for i, sock in enumerate(crowd):
@@ -172,7 +149,7 @@ def test_hundreds_of_silent_slow_and_broken_clients_keep_nobody_out(daemon: Daem
             except BrokenPipeError:
                 pass  # refused already
         daemon.do("app", "restart")
-        assert anonymous(daemon) - before < 20 * MIB
+        assert anonymous(pid_of(daemon)) - before < 20 * MIB
         with ExitStack() as more:  # those beyond the limit are told so, and no others
             extra = [more.enter_context(client(daemon)) for _ in range(30)]
             assert b"503" in extra[-1].recv(1000)
@@ -184,7 +161,7 @@ def test_hundreds_of_silent_slow_and_broken_clients_keep_nobody_out(daemon: Daem
 def test_large_bodies_from_many_at_once_are_bounded(daemon: Daemon) -> None:
     body = b'{"jobs": [' + b" " * (8 << 20)
     head = b"POST /v1/check HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (len(body) + 2)
-    before = anonymous(daemon)
+    before = anonymous(pid_of(daemon))
     with ExitStack() as stack:
         crowd = [stack.enter_context(client(daemon)) for _ in range(12)]
         rest = {sock: memoryview(head + body) for sock in crowd}
@@ -202,7 +179,7 @@ def test_large_bodies_from_many_at_once_are_bounded(daemon: Daemon) -> None:
                         del rest[sock]
         assert refused
         assert all(b" 503 " in sock.recv(100) for sock in refused)
-        assert anonymous(daemon) - before < 60 * MIB
+        assert anonymous(pid_of(daemon)) - before < 60 * MIB
         for sock in set(crowd) - refused:
             sock.sendall(b"]}")
             assert b" 200 " in sock.recv(100)
@@ -210,7 +187,7 @@ def test_large_bodies_from_many_at_once_are_bounded(daemon: Daemon) -> None:
 
 
 def test_a_document_of_nothing_but_mistakes_is_answered_in_bounds(daemon: Daemon) -> None:
-    before = anonymous(daemon)
+    before = anonymous(pid_of(daemon))
     for body in (
         b'{"jobs": [' + b"0," * 400_000 + b"0]}",
         b'{"jobs": [' + b'{"x":1},' * 200_000 + b"{}]}",
@@ -224,7 +201,7 @@ def test_a_document_of_nothing_but_mistakes_is_answered_in_bounds(daemon: Daemon
         print(
             f"{len(body)} bytes: {answer.status} in {time.monotonic() - began:.2f} s, {len(answer.body)} back"
         )
-    assert anonymous(daemon) - before < 40 * MIB
+    assert anonymous(pid_of(daemon)) - before < 40 * MIB
 
 
 @pytest.mark.root

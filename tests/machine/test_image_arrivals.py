@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,12 @@ import pytest
 from support.daemon import Daemon
 from support.httpserver import FileServer
 
+from maestro_py.daemon import downloads
+from maestro_py.daemon.items import Item
+from maestro_py.daemon.loop import Loop
+from maestro_py.daemon.tasks import Task
 from maestro_py.errors import InvalidDocument
+from maestro_py.spec.daemonconfig import Downloads
 
 QUICK = {"retry_pause": 0.01, "read_timeout": 0.5, "connect_timeout": 5, "deadline": 60, "retries": 3}
 
@@ -267,9 +273,27 @@ def test_progress_tells_bytes_rate_and_time_left(device: Daemon, server: FileSer
     assert running
     for part in running:
         assert part["total"] == len(NEW)
-        assert 0 < part["rate"] < len(NEW)
+        assert part["rate"] > 0
         assert part["eta"] == round((part["total"] - part["done"]) / part["rate"])
     assert "image-installed" in [e["type"] for e in device.events()]
+
+
+def test_how_far_a_long_download_is_comes_as_events(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "EVENT_PAUSE", 0.0)
+    told: list[tuple[str, str]] = []
+    task = Task("t", "apply", "", lambda: None)
+    with closing(Loop()) as loop:
+        place = str(tmp_path / "partial")
+        downloader = downloads.Downloader(loop, place, Downloads(), lambda *event: told.append(event))
+        item = Item("app", "app 2", f"{server.url}/slow/8000/new.tgz")
+        path = loop.run_until(downloader.fetch(item, 1 << 30, task))
+    assert Path(path).read_bytes() == NEW
+    assert {kind for kind, _ in told} == {"download-progress"}
+    assert 1 <= len(told) <= 10
+    for _, sentence in told:
+        assert re.fullmatch(r"app 2: \S+ of \S+ arrived, \S+/s, \S+ left", sentence)
 
 
 def test_a_limit_to_the_size_holds_whatever_the_server_says(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support.httpserver import FileServer
 
-from maestro_py.images import transport
+from maestro_py.images import part, transport
 
 DATA = bytes(range(256)) * 2000
 
@@ -302,9 +302,52 @@ def test_another_part_than_the_one_asked_for_is_not_taken(server: FileServer, st
     assert (staging / "file").read_bytes() == DATA
 
 
+def test_after_a_power_cut_only_what_was_on_disk_counts(server: FileServer, staging: Path) -> None:
+    url, state = f"{server.url}/cut/3000/image.tgz", staging / "file.json"
+    fetch(url, staging, content="sum")
+    known = json.loads(state.read_text())
+    assert known["safe"] == 0  # nothing was synced: it was too quick
+    (staging / "file").write_bytes(DATA[:1000] + bytes(4000))  # the length came to disk, the bytes did not
+    state.write_text(json.dumps({**known, "boot": "another", "safe": 1000}))
+    last = fetch(f"{server.url}/image.tgz", staging, content="sum")[-1]
+    assert last["fetched"] == len(DATA) - 1000
+    assert server.requests[-1][2]["Range"] == "bytes=1000-"
+    assert (staging / "file").read_bytes() == DATA
+    state.write_text(json.dumps({**known, "boot": "another"}))
+    assert fetch(f"{server.url}/image.tgz", staging, content="sum")[-1]["fetched"] == len(DATA)
+
+
+def test_a_claim_about_the_disk_comes_after_the_bytes(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        known = json.loads((staging / "file.json").read_text())
+        seen.append((Path(os.readlink(f"/proc/self/fd/{fd}")).name, known["safe"]))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(part, "SYNC_INTERVAL", 0.0)
+    file = part.Part(str(staging / "file"), "sum")
+    file.begin(0, '"tag"', "")
+    for _ in range(2):
+        file.write(b"x" * 1000)
+    assert seen == [
+        ("file", 0), ("file.json", 1000), ("staging", 1000),
+        ("file", 1000), ("file.json", 2000), ("staging", 2000),
+    ]  # fmt: skip
+    seen.clear()
+    file.begin(500, "", "")
+    assert seen == [("file.json", 500)]
+    file.close()
+
+
 def test_a_file_that_got_shorter_meanwhile_begins_anew(server: FileServer, staging: Path) -> None:
     (staging / "file").write_bytes(DATA)
-    (staging / "file.json").write_text(json.dumps({"content": "sum", "etag": "", "modified": ""}))
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (staging / "file.json").write_text(
+        json.dumps({"content": "sum", "etag": "", "modified": "", "boot": boot})
+    )
     error = fetch(f"{server.url}/small", staging, content="sum")[-1]["error"]
     assert error["after"] == 0
     assert fetch(f"{server.url}/small", staging, content="sum")[-1]["bytes"] == 30

@@ -14,6 +14,7 @@ import random
 import select
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
@@ -26,6 +27,7 @@ import pytest
 
 from maestro_py.errors import MaestroError
 from maestro_py.images.unpack import unpack
+from maestro_py.images.zipball import MAX_DIRECTORY
 
 BIG = os.urandom(1 << 16) * 20
 MTIME = 1_600_000_001
@@ -400,6 +402,13 @@ def test_a_hostile_tar_archive_is_refused(staging: Path, name: str) -> None:
 def test_a_hostile_zip_archive_is_refused(staging: Path, name: str) -> None:
     data, why = HOSTILE_ZIP[name]
     assert why in refusal(staging, data, "zip")
+
+
+def test_a_list_of_members_that_would_fill_the_memory_is_refused_unread(staging: Path) -> None:
+    size = MAX_DIRECTORY + 1
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 60_000, 60_000, size, 4, 0)
+    why = refusal(staging, b"PK\3\4" + bytes(size) + end, "zip")
+    assert why.startswith(f"its list of members has {size} bytes, at most {MAX_DIRECTORY} can be read")
 
 
 def test_more_than_allowed_is_refused(staging: Path) -> None:

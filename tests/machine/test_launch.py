@@ -238,7 +238,7 @@ def test_a_process_dies_with_its_parent_when_asked_to(tmp_path: Path, after_star
     code = (
         "import os,sys,time\n"
         "from maestro_py.process import launcher\n"
-        "from maestro_py.spec.model import ResolvedProcess\n"
+        "from maestro_py.spec.resolved import ResolvedProcess\n"
         "p = ResolvedProcess('p', ('p',), argv=('/bin/sleep','60'), die_on_parent_death=True)\n"
         "out = int(sys.argv[1])\n"
         "null = os.open('/dev/null', 0)\n"

@@ -16,7 +16,7 @@ from support.daemon import Daemon
 from support.documents import document, job
 
 from maestro_py.daemon.metrics import FAMILIES
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 
 EAGER = {"initial": 0.01, "max": 0.01, "jitter": 0}
 STARTS = {"uses_ok_string": True, "timeout_for_ok": 20000}

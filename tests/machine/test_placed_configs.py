@@ -13,7 +13,8 @@ import pytest
 
 from maestro_py.daemon import configs
 from maestro_py.errors import MaestroError
-from maestro_py.spec.model import ConfigFile, ConfigSpec, ResolvedProcess
+from maestro_py.spec.model import ConfigFile, ConfigSpec
+from maestro_py.spec.resolved import ResolvedProcess
 
 GID = 65534 if os.geteuid() == 0 else os.getgid()
 

@@ -7,12 +7,14 @@ import json
 import signal
 import socket
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.daemon import Daemon
 from support.documents import document, job
+from support.guarded import patched
 from support.rawhttp import Answer, ask
 
 Make = Callable[..., Daemon]
@@ -55,6 +57,30 @@ def listening(daemon: Daemon) -> set[str]:
     mine = {link.readlink().name for link in (proc / "fd").iterdir() if link.is_symlink()}
     rows = [line.split() for line in (proc / "net/tcp").read_text().splitlines()[1:]]
     return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine}
+
+
+def test_a_follower_that_shut_its_side_and_left_is_noticed(tmp_path: Path) -> None:
+    port = free_port()
+    daemon = Daemon(tmp_path / "device", f"http_tcp: 127.0.0.1:{port}\n")
+    daemon.program = patched("from maestro_py.daemon import http; http.SILENCE = 1")
+    try:
+        daemon.start()
+        assert daemon.process
+        fds = Path(f"/proc/{daemon.process.pid}/fd")
+        before = len(list(fds.iterdir()))
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)  # seconds its kernel speaks for it
+            sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(12) == b"HTTP/1.1 200"
+            while sock.recv(1 << 16).find(b"\r\n\r\n") < 0:
+                pass
+        deadline = time.monotonic() + 20
+        while len(list(fds.iterdir())) > before:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        daemon.close()
 
 
 def test_there_is_no_listener_by_default(daemon: Daemon) -> None:

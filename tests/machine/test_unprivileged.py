@@ -19,7 +19,8 @@ from support.documents import document, job
 from maestro_py.daemon.privileges import Own, missing, needs, refused
 from maestro_py.errors import InvalidDocument
 from maestro_py.spec.isolation import CAPABILITIES
-from maestro_py.spec.model import ImageRef, Limits, Mount, Network, ResolvedProcess, Secret
+from maestro_py.spec.model import Limits, Mount, Network, Secret
+from maestro_py.spec.resolved import ImageRef, ResolvedProcess
 
 NOBODY = 65534
 UID = os.geteuid() or NOBODY

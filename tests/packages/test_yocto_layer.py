@@ -198,7 +198,7 @@ def test_demo_config_is_good() -> None:
     config = LAYER / "recipes-maestro" / "images" / "maestro-demo-image" / "maestro.yaml"
     command = [sys.executable, "-m", "maestro_py.daemon", "--check", "--config", str(config)]
     said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert "good: 1 jobs" in said.stdout, said.stderr
+    assert "good: 1 job," in said.stdout, said.stderr
 
 
 LAYERS = [Path(name) for name in os.environ.get("MAESTRO_YOCTO_LAYERS", "").split(":") if name]

@@ -169,10 +169,19 @@ class Page:
         """Click the middle of an element with the mouse, as a person would: what covers it gets the click."""
         self.until(f"document.querySelector({json.dumps(selector)})")
         self.js(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center'}})")
-        box = self.js(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
+        box, before = self._box(selector), None
+        while box != before:  # a page that is being filled moves under the hand
+            box, before = self._box(selector), box
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         for kind in ("mousePressed", "mouseReleased"):
             self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def _box(self, selector: str) -> Any:
+        """Return where an element is once the page was drawn."""
+        element = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()"
+        return self.js(
+            f"new Promise((done) => requestAnimationFrame(() => setTimeout(() => done({element}))))"
+        )
 
     def type(self, text: str) -> None:
         """Type into what has the focus."""

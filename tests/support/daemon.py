@@ -56,7 +56,7 @@ class Daemon:
             )
         pidfd = os.pidfd_open(self.process.pid)
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     self.client().version()
@@ -95,7 +95,7 @@ class Daemon:
     # what tests say most
 
     def cli(
-        self, *args: str, input: str | None = None, timeout: float = 60
+        self, *args: str, input: str | None = None, timeout: float = 180
     ) -> subprocess.CompletedProcess[str]:
         """Run the maestro command against this daemon."""
         return subprocess.run(
@@ -109,7 +109,7 @@ class Daemon:
         )
 
     def apply(
-        self, document: Mapping[str, Any], *, timeout: float = 60, force: bool = False
+        self, document: Mapping[str, Any], *, timeout: float = 180, force: bool = False
     ) -> dict[str, Any]:
         """Apply a document and return its ended task."""
         answer = self.client().apply(document, force=force)
@@ -122,7 +122,7 @@ class Daemon:
         return row
 
     def wait(
-        self, name: str, condition: Callable[[dict[str, Any]], bool], timeout: float = 20
+        self, name: str, condition: Callable[[dict[str, Any]], bool], timeout: float = 60
     ) -> dict[str, Any]:
         """Return the status row of a job once a condition holds on it; every event is a moment to look."""
         deadline = time.monotonic() + timeout
@@ -139,7 +139,7 @@ class Daemon:
                 except TimedOut:
                     pass  # what nobody announces, as memory in use, is looked at now and then
 
-    def wait_log(self, name: str, text: str, timeout: float = 20, count: int = 1) -> str:
+    def wait_log(self, name: str, text: str, timeout: float = 60, count: int = 1) -> str:
         """Return what a job has printed once a text is `count` times in it."""
         seen = b""
         stream = self.client().logs(name, n=10000, follow=True)
@@ -161,7 +161,7 @@ class Daemon:
         assert task["status"] == "complete", f"{json.dumps(task, indent=1)}\n{self.output()}"
         return task
 
-    def do(self, name: str, verb: str, timeout: float = 20) -> dict[str, Any]:
+    def do(self, name: str, verb: str, timeout: float = 60) -> dict[str, Any]:
         """Have something done to a job and return the ended task."""
         task: dict[str, Any] = self.client().task(self.client().action(name, verb)["task_id"], wait=timeout)
         assert task["ended"], task
@@ -191,6 +191,6 @@ class Daemon:
         self.process.kill()
         self.process.wait()
 
-    def wait_state(self, name: str, state: str, timeout: float = 20) -> dict[str, Any]:
+    def wait_state(self, name: str, state: str, timeout: float = 60) -> dict[str, Any]:
         """Return the status row of a job once it is in a state."""
         return self.wait(name, lambda row: bool(row["state"] == state), timeout)

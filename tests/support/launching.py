@@ -15,7 +15,7 @@ from typing import Any
 from maestro_py.exits import Exit
 from maestro_py.process import launcher, reaper
 from maestro_py.process.launcher import Launch, LaunchFailure
-from maestro_py.spec.model import ResolvedProcess
+from maestro_py.spec.resolved import ResolvedProcess
 
 PATIENCE = 30.0
 PYTHON = (sys.executable, "-I", "-S", "-c")

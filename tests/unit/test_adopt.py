@@ -11,7 +11,7 @@ from maestro_py.daemon.adopt import Verdict, continued, judge
 from maestro_py.daemon.ledger import DAEMON_STOPS, Kept, worth_keeping
 from maestro_py.exits import Exit
 from maestro_py.lifecycle import Cause, Kind, Life, Next
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 
 S = State
 

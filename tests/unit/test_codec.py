@@ -16,18 +16,14 @@ from maestro_py.spec.model import (
     Checksum,
     ConfigFile,
     ConfigSpec,
-    ImageRef,
     Limits,
     Mount,
     Network,
     Port,
-    Ready,
-    ResolvedProcess,
-    Restart,
     RestartPolicy,
     Secret,
-    State,
 )
+from maestro_py.spec.resolved import ImageRef, Ready, ResolvedProcess, Restart, State
 
 FULL = ResolvedProcess(
     name="a",

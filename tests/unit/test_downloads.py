@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from maestro_py.daemon import items
-from maestro_py.daemon.downloads import LONGEST_ASKED, LONGEST_PAUSE, pause_before
+from maestro_py.daemon.downloads import LONGEST_ASKED, LONGEST_PAUSE, Milestones, how_far, pause_before
 from maestro_py.daemon.items import Item
-from maestro_py.spec.model import Checksum, Credentials, Delta, ImageSpec, ResolvedProcess, Secret
+from maestro_py.spec.model import Checksum, Credentials, Delta, ImageSpec, Secret
+from maestro_py.spec.resolved import ResolvedProcess
 
 
 def test_pauses_double_up_to_a_limit_and_differ_between_devices() -> None:
@@ -19,6 +20,21 @@ def test_a_server_may_ask_for_more_but_not_for_ever() -> None:
     assert pause_before(1, 1, 30, 1) == 30
     assert pause_before(5, 1, 3, 1) == 16
     assert pause_before(1, 1, 1e9, 1) == LONGEST_ASKED
+
+
+def test_a_long_download_tells_each_tenth_and_a_quick_one_nothing() -> None:
+    quick = Milestones(now=0)
+    assert not any(quick.due(done, 100, now=done / 100) for done in range(101))
+    slow = Milestones(now=0)
+    assert [done for done in range(101) if slow.due(done, 100, now=done * 9)] == [*range(10, 101, 10)]
+    unknown = Milestones(now=0)
+    assert [now for now in range(31) if unknown.due(now, None, now=now)] == [10, 20, 30]
+
+
+def test_how_far_a_download_is_has_bytes_rate_and_time_left() -> None:
+    assert how_far("app 2", 10 << 20, 40 << 20, 1 << 20) == "app 2: 10.0M of 40.0M arrived, 1.0M/s, 30s left"
+    assert how_far("app 2", 10 << 20, None, 1 << 20) == "app 2: 10.0M arrived, 1.0M/s"
+    assert how_far("app 2", 10 << 20, None, None) == "app 2: 10.0M arrived"
 
 
 def test_what_came_of_a_file_is_found_by_what_it_is_and_what_it_is_for() -> None:

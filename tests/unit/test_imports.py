@@ -29,7 +29,8 @@ ALLOWED = {
     "faultpoint": set[str](),
     "budget": {""},
     "spec": BASE | {"spec"},
-    "plan": BASE | {"spec"},
+    "differences": BASE | {"spec"},
+    "plan": BASE | {"spec", "differences"},
     "lifecycle": BASE | {"spec"},
     "probation": BASE | {"spec", "lifecycle"},
     "why": DECIDING - {"why"},
@@ -39,7 +40,7 @@ ALLOWED = {
     "state": DECIDING | {"faultpoint", "timing", "state"},
     "daemon": DECIDING
     | {"budget", "probation", "faultpoint", "timing", "process", "images", "state", "daemon"},
-    "client": BASE | {"spec"},
+    "client": {"", "errors", "client"},
     "cli": BASE | {"spec", "client", "cli"},
     "adapters": BASE | {"client", "adapters"},
 }
@@ -47,11 +48,14 @@ ALLOWED = {
 
 NOT_IN_THE_DAEMON = {
     "maestro_py.images.archive",
+    "maestro_py.images.tarball",
+    "maestro_py.images.zipball",
     "maestro_py.images.decompress",
     "maestro_py.images.delta",
     "maestro_py.images.clone",
     "maestro_py.images.fetch",
     "maestro_py.images.pack",
+    "maestro_py.images.part",
     "maestro_py.images.signature",
     "maestro_py.images.transport",
     "maestro_py.images.manifest",

@@ -31,8 +31,9 @@ from maestro_py.lifecycle import (
     Timer,
     step,
 )
-from maestro_py.spec.model import Backoff, ResolvedProcess, Restart, RestartPolicy, State
-from maestro_py.spec.model import Ready as Readiness
+from maestro_py.spec.model import Backoff, RestartPolicy
+from maestro_py.spec.resolved import Ready as Readiness
+from maestro_py.spec.resolved import ResolvedProcess, Restart, State
 
 ASKED = Cause(Kind.ASKED, "somebody asked")
 

@@ -33,8 +33,9 @@ from maestro_py.lifecycle import (
     delay,
     step,
 )
-from maestro_py.spec.model import Backoff, ResolvedProcess, Restart, RestartPolicy, State
-from maestro_py.spec.model import Ready as Readiness
+from maestro_py.spec.model import Backoff, RestartPolicy
+from maestro_py.spec.resolved import Ready as Readiness
+from maestro_py.spec.resolved import ResolvedProcess, Restart, State
 
 ASKED = Cause(Kind.ASKED, "stopped by somebody")
 SEGV = Exited(Exit(signal=11))

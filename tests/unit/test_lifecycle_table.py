@@ -32,8 +32,9 @@ from maestro_py.lifecycle import (
     Unwell,
     step,
 )
-from maestro_py.spec.model import Ready as Readiness
-from maestro_py.spec.model import ResolvedProcess, Restart, RestartPolicy, State
+from maestro_py.spec.model import RestartPolicy
+from maestro_py.spec.resolved import Ready as Readiness
+from maestro_py.spec.resolved import ResolvedProcess, Restart, State
 
 NOW = 1000.0
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maestro_py.daemon.logroom import LogRoom
-from maestro_py.spec.model import DaemonConfig
+from maestro_py.spec.daemonconfig import DaemonConfig
 
 
 def write(directory: Path, sizes: dict[str, int]) -> None:

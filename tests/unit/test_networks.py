@@ -18,7 +18,8 @@ from maestro_py.daemon.networks import COUNT, FIRST, choose, number_of, request
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.process import firewall, netns, netplan
 from maestro_py.process.netplan import Endpoint
-from maestro_py.spec.model import Network, Port, ResolvedProcess
+from maestro_py.spec.model import Network, Port
+from maestro_py.spec.resolved import ResolvedProcess
 
 SUBNET = "10.88.0.0/24"
 

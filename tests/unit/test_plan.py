@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maestro_py.plan import IDLE, Action, Actual, Is, Plan, Wanted, differences, make_plan
-from maestro_py.spec.expand import Places, resolve
+from maestro_py.differences import differences
+from maestro_py.plan import IDLE, Action, Actual, Is, Plan, Wanted, make_plan
+from maestro_py.spec.expand import resolve
 from maestro_py.spec.model import (
     Checksum,
     ConfigFile,
@@ -21,11 +22,11 @@ from maestro_py.spec.model import (
     ImageSpec,
     JobSpec,
     Limits,
-    ResolvedProcess,
     Settings,
-    State,
     TemplateSpec,
 )
+from maestro_py.spec.places import Places
+from maestro_py.spec.resolved import ResolvedProcess, State
 
 PLACES = Places("/images", "/configs", "/run/maestro.sock", "/etc/maestro", "/")
 HOST = TemplateSpec("host", exec_cmd="/usr/bin/node", send_composite_jobs_to_stdin=True)

@@ -9,7 +9,7 @@ import pytest
 
 from maestro_py.lifecycle import Cause, Kind, Life
 from maestro_py.probation import Ruling, Trial, Verdict, judge, look
-from maestro_py.spec.model import Probation, State
+from maestro_py.spec.resolved import Probation, State
 
 RULES = Probation(timeout=10, duration=60, deaths=3)
 NOW = 1000.0

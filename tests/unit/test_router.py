@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maestro_py.client import quote
+from maestro_py.client.stream import quote
 from maestro_py.daemon.router import (
     MethodNotAllowed,
     Role,

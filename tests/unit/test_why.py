@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from maestro_py.lifecycle import Cause, Kind, Life
-from maestro_py.spec.model import Ready, ResolvedProcess, Restart, RestartPolicy, State
+from maestro_py.spec.model import RestartPolicy
+from maestro_py.spec.resolved import Ready, ResolvedProcess, Restart, State
 from maestro_py.why import why
 
 NOW = 1000.0

@@ -14,7 +14,7 @@ from maestro_py.daemon.view import View
 from maestro_py.errors import MaestroError
 from maestro_py.lifecycle import Cause, Kind
 from maestro_py.process.kernel import boot_id
-from maestro_py.spec.model import State
+from maestro_py.spec.resolved import State
 from maestro_py.units import parse_signal, signal_name
 
 
@@ -159,7 +159,7 @@ class Jobs:
         unit = self.view.unit(job)
         if unit.pid is None:
             raise MaestroError(f"cannot signal {job}: it does not run", code="conflict")
-        self.supervisor.runner.signal(unit, number)
+        self.supervisor.control.signal(unit, number)
 
     async def enable(self, request: Request) -> Response:
         return accepted(self.changer.set_disabled(self.view.job(request.params["job"]).job, False))

@@ -14,6 +14,7 @@ from maestro_py.daemon.wanted import Sources
 from maestro_py.errors import NotFound
 from maestro_py.spec.documents import public_json, read_config, to_json
 from maestro_py.spec.model import TemplateSpec
+from maestro_py.spec.nearest import nearest
 
 
 class Stored:
@@ -32,7 +33,7 @@ class Stored:
         try:
             return json_response(to_json(self.changer.wanted.configs[key]))
         except KeyError:
-            raise NotFound(f"no config {key[1]} of {key[0]}") from None
+            raise NotFound(f"no config {key[1]} of {key[0]}", hint="`maestro config list` has them") from None
 
     async def put_config(self, request: Request) -> Response:
         job, name = request.params["job"], request.params["name"]
@@ -49,7 +50,9 @@ class Stored:
         key = (request.params["job"], request.params["name"])
         if key not in self.changer.sources.stored_configs:
             where = " (the document defines it)" if key in self.changer.wanted.configs else ""
-            raise NotFound(f"no stored config {key[1]} of {key[0]}{where}")
+            raise NotFound(
+                f"no stored config {key[1]} of {key[0]}{where}", hint="`maestro config list` has them"
+            )
 
         def edit(sources: Sources) -> Sources:
             return replace(
@@ -70,7 +73,9 @@ class Stored:
     async def template(self, request: Request) -> Response:
         name = request.params["name"]
         if name not in self._templates():
-            raise NotFound(f"no template {name}", hint="`maestro template list` lists them")
+            near, _ = nearest(name, self._templates())
+            hint = f"did you mean {near}?" if near else "`maestro template list` has them"
+            raise NotFound(f"no template {name}", hint=hint)
         return json_response(self._template(name))
 
     def _templates(self) -> Mapping[str, TemplateSpec]:

@@ -127,6 +127,7 @@ SCHEMAS: dict[str, Json] = {
             "error": or_null(record({"code": TEXT, "message": TEXT, "hint": TEXT})),
             "progress": array(ref("Progress")),
             "messages": TEXTS,
+            "waits_for": TEXTS,
         }
     ),
     "Event": record(

@@ -12,7 +12,7 @@ from maestro_py.daemon.messages import Handler, Request, Response, json_response
 from maestro_py.daemon.upstream.bodies import body_of, error, without
 from maestro_py.daemon.wanted import Sources
 from maestro_py.errors import MaestroError
-from maestro_py.spec.model import job_payload
+from maestro_py.spec.payload import job_payload
 
 
 class Jobs:

@@ -16,7 +16,7 @@ from maestro_py.daemon.upstream.bodies import body_of, error
 from maestro_py.daemon.waiting import Signal
 from maestro_py.lifecycle import ALIVE
 from maestro_py.process import launcher, reaper
-from maestro_py.spec.model import ResolvedProcess, State
+from maestro_py.spec.resolved import ResolvedProcess, State
 
 MAX_EVENTS = 100
 """Events kept for whoever asks; the oldest go first (upstream's MAX_QUEUED_PROCESS_EVENTS)."""

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 
-from maestro_py.spec.model import safe_name
+from maestro_py.spec.names import safe_name
 
 _SUFFIX = ".job"  # no file of the kernel ends so: a job called `tasks` or `memory.max` gets its group too
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")

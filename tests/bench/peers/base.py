@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -35,7 +36,7 @@ class Job:
         return f"#!{self.program} {self.argument}\n"
 
 
-class Peer:
+class Peer(ABC):
     """A supervisor in its own directory. `start_job` and `status` are its quickest programmatic way."""
 
     name = ""
@@ -58,40 +59,40 @@ class Peer:
         return f"not installed: {cls.install}" if absent else ""
 
     # what each adapter says
+    @abstractmethod
     def argv(self) -> list[str]:
         """Command of the supervisor in the foreground."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make it know its jobs: write its configuration."""
-        raise NotImplementedError
 
+    @abstractmethod
     def connect(self) -> None:
         """Open the control connection; return when the supervisor answers."""
-        raise NotImplementedError
 
-    def disconnect(self) -> None:
+    def disconnect(self) -> None:  # noqa: B027 - some have none
         """Close the control connection."""
 
     def ask_stop(self) -> None:
         """Tell the supervisor to end with all its jobs."""
         self.process.send_signal(signal.SIGTERM)
 
+    @abstractmethod
     def stop_job(self, name: str) -> None:
         """Stop a job and return when the supervisor regards it as stopped."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start_job(self, name: str) -> int:
         """Start a stopped job; return the monotonic time in ns at which the command was sent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def status(self) -> tuple[float, int]:
         """Ask for the state of all jobs; return seconds taken and how many jobs the answer held."""
-        raise NotImplementedError
 
+    @abstractmethod
     def status_command(self) -> list[str]:
         """Command line that prints the state of all jobs, naming each."""
-        raise NotImplementedError
 
     def help_command(self) -> list[str]:
         """Command line that prints the help of its command; nothing where there is none."""
@@ -180,7 +181,7 @@ def find(program: str) -> str:
     return own if os.access(own, os.X_OK) else shutil.which(program) or ""
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 15.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 120.0) -> None:
     """Poll each millisecond; only for what is not being timed and cannot be waited for otherwise."""
     end = time.monotonic() + timeout
     while not condition():

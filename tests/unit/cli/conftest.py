@@ -216,6 +216,7 @@ def task(status: str = "complete", task_id: str = "t1", **values: Any) -> dict[s
         "error": None,
         "progress": [],
         "messages": [],
+        "waits_for": [],
         **values,
     }
 

@@ -159,3 +159,22 @@ def test_shutdown_says_what_happens_to_the_jobs(run: Any, daemon: Any) -> None:
     assert run("shutdown", "--keep-jobs").status == 0
     assert daemon.requests[-1].body == {"jobs": "keep"}
     assert run("shutdown", "--keep-jobs", "--stop-jobs").status == 2
+
+
+def test_words_of_upstreams_shell_about_the_network(run: Any, daemon: Any) -> None:
+    daemon.answers["GET", "/net/dns"] = ["192.0.2.1"]
+    assert run("net", "get-dns").json == ["192.0.2.1"]
+    refused = run("net", "add-dns", "192.0.2.1")
+    assert refused.status == 1
+    assert refused.err.startswith("maestro: cannot run net add-dns: maestro does not manage the network")
+    assert "it needs one of get-interfaces, get-dns, events" in run("net").err
+
+
+def test_changes_of_the_network_are_followed(run: Any, daemon: Any) -> None:
+    daemon.answers["GET", "/net/events"] = {"id": "a1"}
+    answers = [[{"data": {"n": 1}}], [{"data": {"n": 2}}]]
+    gone = 404, {"error": "no such subscription"}
+    daemon.answers["GET", "/net/events/a1"] = lambda _: answers.pop(0) if answers else gone
+    result = run("net", "events")
+    assert result.status == 1
+    assert result.out == '{"data": {"n": 1}}\n{"data": {"n": 2}}\n'

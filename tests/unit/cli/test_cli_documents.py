@@ -186,13 +186,48 @@ def test_apply_lists_every_problem_of_a_document(run: Any, daemon: Any, document
     assert result.status == 1
     assert result.err.count("jobs[0].job: wrong") == 1
     assert result.err.count("jobs[1].job: wrong") == 1
-    assert json.loads(run("apply", document, "--json").err)["error"]["problems"] == problems
+    told = json.loads(run("apply", document, "--json").err)["error"]["problems"]
+    assert told == [{**problem, "line": 1} for problem in problems]
 
 
 def test_a_document_that_cannot_be_read_is_named(run: Any, tmp_path: Path) -> None:
     result = run("apply", str(tmp_path / "none.json"))
     assert result.status == 1
     assert result.err == f"maestro: cannot read {tmp_path}/none.json: No such file or directory\n"
+
+
+def test_a_mistyped_file_gets_a_suggestion(run: Any, document: str) -> None:
+    result = run("apply", document.replace("doc", "dco"))
+    assert result.err.endswith(f"maestro: did you mean {document}?\n")
+    result = run("check", "/no/such/doc.json")
+    assert result.err.endswith("maestro: there is no directory /no/such\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "hint"),
+    [
+        ("on_daemon_stop: keep", "", "a daemon's config file is checked with `maestro check --daemon`"),
+        (
+            '{"templates": [], "jobs": [{"job": "a", "container_template": "b"}]}',
+            "--daemon",
+            "a running config is checked without --daemon",
+        ),
+    ],
+)
+def test_the_wrong_kind_of_document_is_recognized(
+    run: Any, tmp_path: Path, text: str, option: str, hint: str
+) -> None:
+    path = tmp_path / "doc"
+    path.write_text(text)
+    result = run("check", str(path), *filter(None, [option]))
+    assert result.status == 1
+    assert result.err.endswith(f"maestro: {hint}\n")
+
+
+def test_an_empty_daemon_config_is_good_and_an_empty_running_config_is_not(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert run("check", "--daemon", str(tmp_path / "empty")).status == 0
+    assert run("check", str(tmp_path / "empty")).err.endswith("empty: it is empty\n")
 
 
 def test_a_yaml_document_is_sent_as_json(run: Any, daemon: Any, tmp_path: Path) -> None:

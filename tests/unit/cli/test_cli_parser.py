@@ -74,6 +74,7 @@ def test_times_and_signals_are_read_as_people_write_them() -> None:
         ("logs web -n -3", "cannot take -n -3: expected a whole number", ""),
         ("logs web -n x", "cannot take -n x: expected a whole number", ""),
         ("apply f --timeout soon", "cannot take --timeout soon: expected a duration", ""),
+        ("kill -s HUPP web", "cannot take -s HUPP: expected a signal", "did you mean SIGHUP?"),
         ("kill -s BOO web", "cannot take -s BOO: expected a signal", ""),
         ("status --json=yes", "cannot take '--json=yes': --json takes no value", ""),
         ("help stauts", "cannot run 'stauts': no such command", "did you mean 'status'?"),

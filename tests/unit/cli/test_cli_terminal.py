@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -61,6 +62,65 @@ def test_downloads_are_bars_on_a_terminal_and_lines_on_a_dumb_one(
     dumb = on_terminal(spawn, "apply", str(document), TERM="dumb")
     assert dumb.splitlines()[:2] == ["fetch image web, 1.0M", "fetch image web: done, 1.0M"]
     assert "\x1b" not in dumb
+
+
+def test_what_is_waited_for_is_shown_and_an_interrupt_says_that_it_goes_on(
+    spawn: Any, daemon: Any, make: Any
+) -> None:
+    gate = threading.Event()
+    daemon.answers["POST", "/v1/jobs/web/start"] = 202, {"task_id": "t1"}
+    daemon.answers["GET", "/v1/tasks/t1"] = make.lines([make.task("running", waits_for=["db", "web"]), gate])
+    leader, follower = pty.openpty()
+    process = spawn("start", "web", env={"TERM": "xterm"}, stdout=follower, stderr=follower)
+    os.close(follower)
+    written = b""
+    while b"waiting until db, web are ready" not in written:
+        written += os.read(leader, 65536)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert b"maestro: this goes on without you: `maestro task t1 --wait`" in os.read(leader, 65536)
+    os.close(leader)
+    gate.set()
+
+
+def test_messages_are_folded_between_words_on_a_terminal_only(spawn: Any, tmp_path: Any) -> None:
+    document = tmp_path / "doc.json"
+    document.write_text(json.dumps({"jobs": [{"job": "web", "restart_policy": "sometimes"}]}))
+    lines = on_terminal(spawn, "check", str(document)).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("  line 1: jobs[0]"))
+    assert lines[at + 1].startswith("    ")
+    assert all(len(line) <= 80 for line in lines[at:])
+    assert 'unless-stopped, not "sometimes"' in " ".join(" ".join(lines).split())
+    _, err = spawn("check", str(document)).communicate(timeout=20)
+    assert len(err.splitlines()) == 3
+
+
+def test_events_and_facts_wrap_below_themselves_on_a_terminal(spawn: Any, daemon: Any, make: Any) -> None:
+    event = {"id": 7, "time": 1_700_000_000.0, "type": "x", "job": "web", "process": "web"}
+    daemon.answers["GET", "/v1/events"] = make.lines([{**event, "message": "RUNNING " * 8}])
+    first, second = map(str.rstrip, on_terminal(spawn, "events").splitlines())
+    assert len(first) <= 80
+    assert second == " " * first.index("RUNNING") + second.strip()
+    fact = {"name": "cgroups", "value": "controllers " * 9, "ok": False, "means": "no limits hold " * 9}
+    daemon.answers["GET", "/v1/doctor"] = {"facts": [fact]}
+    assert all(len(line) <= 80 for line in on_terminal(spawn, "doctor", NO_COLOR="1").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("columns", "left_out"), [("80", ()), ("48", ("VER",)), ("40", ("VER", "MEMORY", "RDY"))]
+)
+def test_a_narrow_screen_goes_without_some_columns(
+    run: Any, daemon: Any, make: Any, monkeypatch: Any, columns: str, left_out: tuple[str, ...]
+) -> None:
+    memory = {"current": 1 << 20, "limit": 16 << 20, "peak": None}
+    jobs = [make.job("thermostat", memory=memory), make.job("db", "FAILED", cause="exit code 3 before OK")]
+    daemon.answers["GET", "/v1/status"] = {"jobs": jobs}
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = run("status").out.splitlines()
+    assert all(len(line) <= int(columns) for line in lines)
+    assert {"JOB", "STATE", "CAUSE"} <= set(lines[0].split())
+    assert not {*left_out} & set(lines[0].split())
+    assert len(run("status", "--wide").out.splitlines()[0].split()) == 8
 
 
 def test_an_interrupt_is_quiet(spawn: Any, daemon: Any, make: Any) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from maestro_py.errors import InvalidDocument
+from maestro_py.spec.daemonconfig import DaemonConfig, FileGenerator
 from maestro_py.spec.documents import read_daemon_config
-from maestro_py.spec.model import DaemonConfig, FileGenerator
 from maestro_py.spec.substitute import names, substitute
 
 
@@ -242,3 +242,16 @@ def test_values_are_not_looked_at_again() -> None:
 
 def test_names_of_a_text() -> None:
     assert names("{{A}} {{{B}}} {{A}} {{#C}}") == {"A", "B"}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"http_tcp": "\x1b[31m"},
+        {"jobs": [{"job": "a", "exec_cmd": "true", "mounts": [{"source": "/", "target": "/\x1b[31m/.."}]}]},
+    ],
+)
+def test_a_value_never_steers_the_terminal_of_who_reads_the_message(document: dict[str, object]) -> None:
+    said = refused(document)
+    assert said
+    assert all(line.isprintable() for line in said)

@@ -267,6 +267,12 @@ def test_a_mistyped_word_gets_a_suggestion() -> None:
     assert job_problem(rlimits={"nofiles": 5}).hint == "did you mean `nofile`?"
 
 
+def test_a_number_where_text_belongs_is_to_be_quoted() -> None:
+    assert job_problem(exec_args=[600]).hint == "put it in quotes"
+    assert job_problem(exec_args=[True]).hint == "put it in quotes"
+    assert job_problem(exec_args=[None]).hint == ""
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [

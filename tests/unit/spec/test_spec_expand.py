@@ -7,23 +7,21 @@ from typing import Any
 import pytest
 
 from maestro_py.errors import InvalidDocument
-from maestro_py.spec.expand import Places, image_inside, resolve
+from maestro_py.spec.expand import resolve
 from maestro_py.spec.model import (
     Backoff,
     Checksum,
     ConfigSpec,
-    ImageRef,
     ImageSpec,
     JobSpec,
     Limits,
-    Ready,
-    ResolvedProcess,
-    Restart,
     RestartPolicy,
     Settings,
     TemplateSpec,
 )
 from maestro_py.spec.payload import go_json
+from maestro_py.spec.places import Places, image_inside
+from maestro_py.spec.resolved import ImageRef, Ready, ResolvedProcess, Restart
 
 PLACES = Places("/im", "/co", "/run/m.sock", "/opt/m", "/cwd", {"V": "value"})
 HOST = TemplateSpec("host", exec_cmd="node", exec_pre_args=("h.js",), send_composite_jobs_to_stdin=True)

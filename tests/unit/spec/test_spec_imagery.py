@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from maestro_py.errors import InvalidDocument
+from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.documents import read_daemon_config, read_image, read_template, to_json
-from maestro_py.spec.model import Checksum, Credentials, DaemonConfig, Delta, Signature
+from maestro_py.spec.model import Checksum, Credentials, Delta, Signature
 
 IMAGE = {"job": "a", "version": "1", "url": "https://h/x.tgz"}
 SUM = {"type": "sha256sum", "value": "a" * 64}

@@ -8,22 +8,14 @@ from typing import Any
 
 import pytest
 
+from maestro_py.differences import How, differences
 from maestro_py.errors import InvalidDocument
-from maestro_py.plan import How, differences
 from maestro_py.spec.documents import public_json, read_running_config, read_stored, to_json
-from maestro_py.spec.expand import DATA_INSIDE, RUN_INSIDE, SECRETS_INSIDE, Places, resolve
+from maestro_py.spec.expand import resolve
 from maestro_py.spec.isolation import CAPABILITIES
-from maestro_py.spec.model import (
-    JobSpec,
-    Mount,
-    Network,
-    Port,
-    ResolvedProcess,
-    RunningConfig,
-    Secret,
-    Settings,
-    TemplateSpec,
-)
+from maestro_py.spec.model import JobSpec, Mount, Network, Port, RunningConfig, Secret, Settings, TemplateSpec
+from maestro_py.spec.places import DATA_INSIDE, RUN_INSIDE, SECRETS_INSIDE, Places
+from maestro_py.spec.resolved import ResolvedProcess
 
 PLACES = Places("/img", "/conf", "/sock", "/this", "/cwd", {"where": "/opt/x"}, data="/data", run="/run/m")
 

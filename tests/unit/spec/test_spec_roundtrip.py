@@ -15,7 +15,6 @@ from maestro_py.spec import documents, fields, isolation
 from maestro_py.spec.daemonfile import DAEMON, DEBUG, VARIABLE, read_daemon_config
 from maestro_py.spec.documents import read_running_config, read_stored, read_templates, to_json
 from maestro_py.spec.isolation import CAPABILITIES
-from maestro_py.spec.kinds import RLIMITS
 from maestro_py.spec.model import (
     Backoff,
     Checksum,
@@ -33,6 +32,7 @@ from maestro_py.spec.model import (
     Settings,
     TemplateSpec,
 )
+from maestro_py.spec.quantities import RLIMITS
 from maestro_py.spec.reader import Reading, Table, read_object, suggest
 from maestro_py.spec.text import load_json
 

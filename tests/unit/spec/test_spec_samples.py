@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from maestro_py.errors import InvalidDocument
+from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.documents import check_references, read_daemon_config, read_image, read_running_config
-from maestro_py.spec.expand import Places, resolve
-from maestro_py.spec.model import DaemonConfig, TemplateSpec
+from maestro_py.spec.expand import resolve
+from maestro_py.spec.model import TemplateSpec
+from maestro_py.spec.places import Places
 from maestro_py.spec.text import load
 
 SAMPLES = Path(__file__).parents[4] / "shared/samples/maestro"

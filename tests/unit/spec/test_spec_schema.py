@@ -15,8 +15,9 @@ from test_spec_roundtrip import RUNNING, TEMPLATES
 
 from maestro_py.errors import InvalidDocument
 from maestro_py.spec import daemonfile, documents, fields, schema
+from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.documents import read_daemon_config, read_running_config, read_templates, to_json
-from maestro_py.spec.model import DaemonConfig, RunningConfig, TemplateSpec
+from maestro_py.spec.model import RunningConfig, TemplateSpec
 from maestro_py.spec.reader import Kind
 from maestro_py.spec.text import load
 

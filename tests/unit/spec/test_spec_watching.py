@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from maestro_py.differences import How, differences
 from maestro_py.errors import InvalidDocument
-from maestro_py.plan import How, differences
 from maestro_py.spec.documents import read_running_config, read_stored, to_json
-from maestro_py.spec.expand import Places, resolve
-from maestro_py.spec.model import Health, JobSpec, OnFailure, Probe, Ready, ResolvedProcess, TemplateSpec
+from maestro_py.spec.expand import resolve
+from maestro_py.spec.model import Health, JobSpec, OnFailure, Probe, TemplateSpec
+from maestro_py.spec.places import Places
+from maestro_py.spec.resolved import Ready, ResolvedProcess
 
 PLACES = Places("/img", "/conf", "/sock", "/this", "/cwd", {"tools": "/opt/tools"})
 CHECK = ["/bin/check", "--quick"]
