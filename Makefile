@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-stop docs test test-device fault soak powercut deb fuzz lint bench clean dist footprint stdlib test-packages
+.PHONY: help demo demo-stop docs test test-device fault soak powercut deb fuzz lint bench clean dist release footprint stdlib test-packages test-pythons
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -43,7 +43,10 @@ fault: $(VENV)/.installed-dev ## inject every fault at full count, and print how
 soak: $(VENV)/.installed-dev ## an hour of churn and ten thousand deaths of jobs, and what is left of them
 	@MAESTRO_SOAK_SECONDS=$${MAESTRO_SOAK_SECONDS:-3600} MAESTRO_CRASHES=$${MAESTRO_CRASHES:-10000} $(BIN)/pytest -q -s tests/fault/test_soak.py $(PYTEST_ARGS)
 
-test-device: $(VENV)/.installed-dev ## boot a device under QEMU with the Debian package in it, and test there
+test-pythons: ## run the unit and machine tests under each supported Python that is here
+	@bash tests/pythons.sh $(PYTEST_ARGS)
+
+test-device: $(VENV)/.installed-dev ## boot a device under QEMU and test there; MAESTRO_DEVICE=arm64: another processor
 	@$(BIN)/pytest -q -m device tests/device $(PYTEST_ARGS)
 
 powercut: $(VENV)/.installed-dev ## take the power from a device under QEMU a hundred times
@@ -54,6 +57,9 @@ test-packages: $(VENV)/.installed-dev ## make small systems and install, upgrade
 
 dist: $(VENV)/.installed-dev ## build source archive, wheel and bill of materials into build/dist/
 	@PYTHON=$(BIN)/python bash packaging/dist.sh
+
+release: $(VENV)/.installed-dev ## the same, and the archive's checksum into the Yocto recipe
+	@PYTHON=$(BIN)/python bash packaging/dist.sh release
 
 stdlib: $(BIN)/python ## list the standard modules that are needed again, for systems that split Python
 	@$(BIN)/python packaging/stdlib.py
@@ -74,8 +80,8 @@ lint: $(VENV)/.installed-dev ## formatting, lint and types
 	$(BIN)/mypy
 	$(BIN)/mypy docs demo/demo.py templates/python-modules/host.py packaging/sbom.py packaging/stdlib.py
 
-footprint: $(VENV)/.installed-dev ## what an installation takes: disk, memory, writes
-	@$(BIN)/python -m tests.bench.footprint
+footprint: $(VENV)/.installed-dev ## measure disk, memory, writes and boot of devices under QEMU
+	@PYTHONPATH=tests $(BIN)/python -m device.lab.footprint
 
 bench: $(VENV)/.installed-dev ## measure maestro and the other supervisors that are installed
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.bench.footprint`: what maestro takes of a device, as a table.
+"""`python -m tests.bench.footprint`: what maestro takes of the machine this runs on, and others beside it.
 
 Installed size is that of the files without byte code, beyond Python itself. Memory is the PSS of the
-supervisor with idle jobs. Writes are what the daemon has had the kernel write to a disk, 10 jobs running:
-idle without output, busy with a line a second each; scaled to a day from the seconds asked for. With `--disk`
-what the whole disk took, for a device that does nothing else (sectors of 512 bytes, as
-Documentation/block/stat.rst has them).
+supervisor with idle jobs. Writes are what a disk has taken (sectors of 512 bytes, as
+Documentation/block/stat.rst has them) or, where no disk is named, what the supervisor has had written to
+disks; 10 jobs run, idle without output, busy with a line a second each; scaled to a day from the seconds
+asked for.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -18,48 +19,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import Distribution
-from pathlib import Path
+from typing import Any
 
 from . import proc
 from .peers import Job, Peer
+from .peers.base import write
 from .peers.maestro import Maestro
 from .peers.supervisord import Supervisord
+from .peers.systemd import Systemd
 from .probe import BenchError, Probe
 
-PROJECT = Path(__file__).parents[2]
-sys.path.insert(0, str(PROJECT / "packaging"))
-import sbom  # noqa: E402  # what is installed is known there
-
+PEERS: tuple[type[Peer], ...] = (Maestro, Supervisord, Systemd)
 COUNTS = (0, 10, 100)
-LINE_A_SECOND = "while :; do echo a line of forty characters, more or less; sleep 1; done"
+SCRIPTS = {
+    "idle": "exec sleep 100000\n",
+    "busy": "while :; do echo a line of forty characters, more or less; sleep 1; done\n",
+}
 DAY = 86400
-
-
-def installed(dist: Distribution) -> int:
-    """Return the bytes of a distribution's files, byte code excluded."""
-    files = [Path(str(dist.locate_file(file))) for file in dist.files or [] if file.suffix != ".pyc"]
-    return sum(path.stat().st_size for path in files if path.is_file())
-
-
-def own() -> int:
-    """Return the bytes of the program itself and of the templates."""
-    paths = [path for top in ("maestro_py", "templates") for path in (PROJECT / top).rglob("*")]
-    return sum(path.stat().st_size for path in paths if path.is_file() and path.suffix != ".pyc")
-
-
-def sizes(extras: Sequence[str]) -> list[tuple[str, float]]:
-    """Return rows of (what, MB): the program, each dependency, the sum, and what each extra adds."""
-    core, _ = sbom.collect(set())
-    rows = [("maestro_py", own() / 1e6)]
-    needed = sorted(((installed(dist) / 1e6, name) for name, dist in core.items() if name != sbom.PROJECT))
-    rows += [(name, size) for size, name in reversed(needed)]
-    rows.append(("together", sum(size for _, size in rows)))
-    for extra in extras:
-        more, _ = sbom.collect({extra})
-        added = sum(installed(dist) for name, dist in more.items() if name not in core)
-        rows.append((f"extra {extra}", added / 1e6))
-    return rows
+STARTED = 180.0
+"""Seconds for all jobs to start: the machine may be an emulated one."""
 
 
 def memory(peer_type: type[Peer], probe: Probe, base: str) -> list[float]:
@@ -73,7 +51,7 @@ def memory(peer_type: type[Peer], probe: Probe, base: str) -> list[float]:
         peer.start()
         try:
             peer.connect()
-            probe.wait(range(count), 60)
+            probe.wait(range(count), STARTED)
             time.sleep(2)  # what came with the start is given back
             found.append(proc.pss(peer.pids(probe.program)))
         finally:
@@ -96,17 +74,18 @@ def written_to(disk: str) -> int:
         return int(file.read().split()[6]) * 512
 
 
-def writes(busy: bool, seconds: float, disk: str, base: str) -> float:
+def writes(peer_type: type[Peer], kind: str, seconds: float, disk: str, base: str) -> float:
     """Return MB a day with ten jobs."""
-    script = LINE_A_SECOND if busy else "exec sleep 100000"
-    jobs = [Job(f"w{number}", "/bin/sh", script) for number in range(10)]
-    peer = _Shell(os.path.join(base, f"writes-{busy}"), jobs)
+    directory = os.path.join(base, f"{peer_type.name}-{kind}")
+    script = os.path.join(base, f"{kind}.sh")
+    write(script, SCRIPTS[kind])
+    peer = peer_type(directory, [Job(f"w{number}", "/bin/sh", script) for number in range(10)])
     peer.prepare()
     peer.start()
     try:
         peer.connect()
-        time.sleep(5)  # the start itself is written down
-        pids = [peer.process.pid]
+        time.sleep(10)  # the start itself is written down
+        pids = peer.pids("/bin/sh")
         taken: Callable[[], int] = (lambda: written_to(disk)) if disk else (lambda: written_by(pids))
         os.sync()
         before = taken()
@@ -117,45 +96,51 @@ def writes(busy: bool, seconds: float, disk: str, base: str) -> float:
         peer.stop()
 
 
-class _Shell(Maestro):
-    """maestrod with jobs that are shell scripts."""
-
-    def job_entry(self, job: Job) -> dict[str, object]:
-        return {**super().job_entry(job), "exec_args": ["-c", job.argument]}
-
-
-def main() -> int:
-    """Print the tables. Exit status 1 when a figure of maestro could not be taken."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.footprint", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="time to watch writes for (default 60)")
-    parser.add_argument("--disk", default="", help="count what this disk takes, e.g. vda")
-    optional = ["seccomp", "signature"]
-    parser.add_argument("--extra", action="append", default=optional, help="optional parts to weigh")
-    options = parser.parse_args()
-    python = platform.python_version()
-    print(f"{platform.machine()}, Python {python}, Linux {platform.release()}\n")
-    for what, size in sizes(options.extra):
-        print(f"  {what:22} {size:7.2f} MB")
+def measure(seconds: float, disk: str) -> dict[str, Any]:
+    """Return for each supervisor `pss` in MiB for COUNTS and `writes` in MB a day, or why it is `absent`."""
     # a home that is a disk, not in memory: writes count
     base = tempfile.mkdtemp(prefix="footprint-", dir="/var/tmp")
+    found: dict[str, Any] = {}
     try:
         probe = Probe(base)
-        print(f"\n  PSS, MiB, jobs:        {''.join(f'{count:7}' for count in COUNTS)}")
-        for peer_type in (Maestro, Supervisord):
+        for peer_type in PEERS:
             if absent := peer_type.missing():
-                print(f"  {peer_type.name:22} {absent}")
+                found[peer_type.name] = {"absent": absent}
                 continue
-            figures = memory(peer_type, probe, base)
-            print(f"  {peer_type.name:22} {''.join(f'{figure:7.1f}' for figure in figures)}")
-        print()
-        for name, busy in (("idle", False), ("busy", True)):
-            print(f"  writes a day, {name:8} {writes(busy, options.seconds, options.disk, base):7.2f} MB")
-    except (BenchError, OSError) as error:
-        print(f"footprint: {error}", file=sys.stderr)
-        return 1
+            pss = memory(peer_type, probe, base)
+            taken = {kind: writes(peer_type, kind, seconds, disk, base) for kind in SCRIPTS}
+            found[peer_type.name] = {"pss": pss, "writes": taken}
     finally:
         proc.end_everything()
         shutil.rmtree(base, ignore_errors=True)
+    return found
+
+
+def main() -> int:
+    """Print the figures. Exit status 1 when one could not be taken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.footprint", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="time to watch writes for (default 60)")
+    parser.add_argument("--disk", default="", help="count what this disk takes, e.g. vda")
+    parser.add_argument("--json", action="store_true", help="print them for a program")
+    options = parser.parse_args()
+    try:
+        found = measure(options.seconds, options.disk)
+    except (BenchError, OSError) as error:
+        print(f"footprint: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    print(f"{platform.machine()}, Python {platform.python_version()}, Linux {platform.release()}\n")
+    print(f"{'':14}{'PSS, MiB, with jobs':>24}{'written, MB a day':>20}")
+    print(f"{'':14}{''.join(f'{count:8}' for count in COUNTS)}{''.join(f'{kind:>10}' for kind in SCRIPTS)}")
+    for name, figures in found.items():
+        if "absent" in figures:
+            print(f"{name:14}{figures['absent']}")
+            continue
+        pss = "".join(f"{figure:8.1f}" for figure in figures["pss"])
+        taken = "".join(f"{figures['writes'][kind]:10.2f}" for kind in SCRIPTS)
+        print(f"{name:14}{pss}{taken}")
     return 0
 
 

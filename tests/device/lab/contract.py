@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from device.lab.image import PROJECT
+from device.lab.image import CACHE, PROJECT
 from device.lab.machine import Machine
 
-TIMEOUT = 900.0
+TIMEOUT = 1800.0
 """Seconds for all tests in the device."""
 
 
@@ -47,6 +47,7 @@ class Contract:
         if code == 124:
             self._machine.run("systemctl stop contract")
         _, log = self._machine.attempt("tail -c 10000 /run/contract.log")
+        (CACHE / "contract.log").write_text(log)
         print(f"pytest in the device: {said or 'done'}\n{log}")
         written, report = self._machine.attempt("cat /run/contract.xml")
         return _outcomes(report) if written == 0 else iter(())

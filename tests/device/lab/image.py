@@ -19,20 +19,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from device.lab.architecture import PATH, Architecture, chosen
+
 PROJECT = Path(__file__).parents[3]
 CACHE = PROJECT / "build" / "device"
 LAB = Path(__file__).parent
 
 SUITE, PYTHON_VERSION = "bookworm", "3.11"
-PROGRAMS = ("mmdebstrap", "qemu-system-x86_64", "mke2fs", "dpkg-buildpackage", "chroot")
+PROGRAMS = ("mmdebstrap", "qemu-img", "mke2fs", "dpkg-buildpackage", "chroot")
 DISK_SIZE = "3G"  # sparse
 
-SYSTEM = ("systemd-sysv", "udev", "kmod", "iproute2", "procps", "linux-image-cloud-amd64", "initramfs-tools")
+SYSTEM = ("systemd-sysv", "udev", "kmod", "iproute2", "procps")
 NEEDED = ("h11", "psutil", "pyroute2", "requests", "sdnotify", "seccomp", "yaml")  # by the package
 RIVALS = ("bubblewrap", "crun", "dbus")  # systemd-run needs the last
 FOR_TESTS = ("nodejs", "gcc", "libc6-dev", "bzip2", "xz-utils", "zstd", "busybox-static", *RIVALS)
 TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
-PACKAGES = (*SYSTEM, "python3", *(f"python3-{name}" for name in NEEDED), *FOR_TESTS)
+MEASURED = ("supervisor==4.3.0",)  # beside maestro, see tests/bench
+PACKAGES = ("initramfs-tools", "python3", *(f"python3-{name}" for name in NEEDED), *FOR_TESTS)
 
 EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
 
@@ -51,6 +54,7 @@ MASKED = (
     "getty-static.service",
     "getty@tty1.service",
     "serial-getty@ttyS0.service",
+    "serial-getty@ttyAMA0.service",
 )
 
 AGENT_UNIT = """\
@@ -79,9 +83,9 @@ Description=Tests of other rooms
 
 [Service]
 Type=oneshot
-Environment=PYTHONPATH=/opt/tools LC_ALL=C.UTF-8 HOME=/root
+Environment=PYTHONPATH=/opt/tools LC_ALL=C.UTF-8 HOME=/root MAESTRO_CYCLES=20
 ExecStart=/bin/sh -c 'cd /sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup) && mkdir supervisor && \\
-    echo $$$$ >supervisor/cgroup.procs && cd /opt/tests && exec python3 -B -m pytest -q -n 2 \\
+    echo $$$$ >supervisor/cgroup.procs && cd /opt/tests && exec python3 -B -m pytest -q -n 2 --durations=15 \\
     -p no:cacheprovider -o timeout={TEST_TIMEOUT} -o junit_family=xunit1 --junit-xml=/run/contract.xml \\
     @/run/contract.args'
 SuccessExitStatus=1 5
@@ -97,6 +101,7 @@ OOMPolicy=continue
 class Image:
     """What QEMU boots."""
 
+    architecture: Architecture
     disk: Path
     kernel: Path
     initrd: Path
@@ -104,36 +109,38 @@ class Image:
 
 def missing() -> str:
     """Return why no device can be built here; empty when one can."""
-    programs = [
-        name for name in PROGRAMS if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    ]
+    programs = [name for name in PROGRAMS if not shutil.which(name, path=PATH)]
     if programs:
         return f"needs {', '.join(programs)}"
-    return "needs root" if os.geteuid() else ""
+    return chosen().missing() or ("needs root" if os.geteuid() else "")
 
 
 def build() -> Image:
     """Return an image of this tree as it is; made only when something in it has changed."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    base, tools = _base(), _tools()
-    key = _digest([base.name, tools.name, Path(__file__).read_text(), (LAB / "agent.py").read_text()],
+    kind = chosen()
+    root, tools = base(kind), _tools(kind)
+    key = _digest([root.name, tools.name, Path(__file__).read_text(), (LAB / "agent.py").read_text()],
                   _files((*PACKAGED, *TESTED)))  # fmt: skip
-    place = CACHE / f"image-{key}"
+    place = CACHE / f"image-{kind.name}-{key}"
     if not place.exists():
         with tempfile.TemporaryDirectory(dir=CACHE, prefix="making-") as work:
-            _make(Path(work), base, tools)
-            for old in CACHE.glob("image-*"):
+            _make(Path(work), root, tools)
+            for old in CACHE.glob(f"image-{kind.name}-*"):
                 shutil.rmtree(old)
             (Path(work) / "image").rename(place)
-    return Image(place / "disk", place / "kernel", place / "initrd")
+    return Image(kind, place / "disk", place / "kernel", place / "initrd")
 
 
-def _base() -> Path:
-    path = CACHE / f"base-{_digest([SUITE, *PACKAGES, *EXCLUDED])}.tar"
+def base(kind: Architecture) -> Path:
+    """Return the archive of a small Debian with everything the package and the tests need."""
+    packages = [*SYSTEM, kind.kernel, *PACKAGES]
+    path = CACHE / f"base-{_digest([SUITE, *packages, *EXCLUDED])}.tar"
     if not path.exists():
         new = path.with_suffix(".new.tar")
-        _do(
-            "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}",
+        do(
+            "mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={kind.name}",
+            f"--include={','.join(packages)}",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED),
             "--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3",
             SUITE, str(new),
@@ -142,7 +149,7 @@ def _base() -> Path:
     return path
 
 
-def _tools() -> Path:
+def _tools(kind: Architecture) -> Path:
     """Install pytest and what it needs, as the project declares them, for the device's Python."""
     wanted = [
         requirement.partition(";")[0].strip()
@@ -150,14 +157,15 @@ def _tools() -> Path:
         if re.search(r"extra == ['\"]test['\"]", requirement)
         and re.split(r"[^a-z-]", requirement)[0] in TEST_TOOLS
     ]
-    path = CACHE / f"tools-{_digest([PYTHON_VERSION, *wanted])}"
+    wanted += MEASURED
+    path = CACHE / f"tools-{_digest([PYTHON_VERSION, *kind.wheels, *wanted])}"
     if not path.exists():
         new = path.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
-        _do(
+        do(
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
             "--root-user-action=ignore", "--only-binary=:all:", f"--python-version={PYTHON_VERSION}",
-            "--target", str(new), *wanted,
+            *(f"--platform={platform}" for platform in kind.wheels), "--target", str(new), *wanted,
         )  # fmt: skip
         new.rename(path)
     return path
@@ -165,24 +173,18 @@ def _tools() -> Path:
 
 def _make(work: Path, base: Path, tools: Path) -> None:
     root, image = work / "root", work / "image"
-    root.mkdir()
     image.mkdir()
-    _do("tar", "-x", "--numeric-owner", "-C", str(root), "-f", str(base))
+    unpack(base, root)
     for name, found in (("kernel", "vmlinuz-*"), ("initrd", "initrd.img-*")):
         (file,) = (root / "boot").glob(found)
         shutil.move(file, image / name)
-
-    _do(str(PROJECT / "packaging/deb.sh"), env={**os.environ, "PYTHON": sys.executable})
-    (package,) = (PROJECT / "build/deb").glob("maestro_*.deb")
-    shutil.copy(package, root / "opt/maestro.deb")
-    _do("chroot", str(root), "dpkg", "--install", "/opt/maestro.deb")
 
     shutil.copy(LAB / "agent.py", root / "opt")
     shutil.copytree(tools, root / "opt/tools")
     tests = root / "opt/tests"
     tests.mkdir()
     for name in TESTED:
-        _do("cp", "-r", "--parents", name, str(tests))
+        do("cp", "-r", "--parents", name, str(tests))
     shutil.copy(PROJECT / "pyproject.toml", tests)
     if (PROJECT.parent / SAMPLES).is_dir():
         shutil.copytree(PROJECT.parent / SAMPLES, root / "opt" / SAMPLES)
@@ -196,10 +198,20 @@ def _make(work: Path, base: Path, tools: Path) -> None:
     (root / "etc/hosts").write_text("127.0.0.1 localhost device\n")
     (root / "etc/fstab").write_text("/dev/vda / ext4 defaults 0 0\n")
     (root / "etc/machine-id").write_text("")
-    _do("systemctl", f"--root={root}", "--quiet", "enable", "lab.service")
+    do("systemctl", f"--root={root}", "--quiet", "enable", "lab.service")
 
     disk = image / "disk"
-    _do("mke2fs", "-q", "-t", "ext4", "-d", str(root), str(disk), DISK_SIZE)
+    do("mke2fs", "-q", "-t", "ext4", "-d", str(root), str(disk), DISK_SIZE)
+
+
+def unpack(base: Path, root: Path) -> None:
+    """Put the small Debian into a directory, with this tree's package installed and kept in /opt."""
+    root.mkdir()
+    do("tar", "-x", "--numeric-owner", "-C", str(root), "-f", str(base))
+    do(str(PROJECT / "packaging/deb.sh"), env={**os.environ, "PYTHON": sys.executable})
+    (package,) = (PROJECT / "build/deb").glob("maestro_*.deb")
+    shutil.copy(package, root / "opt/maestro.deb")
+    do("chroot", str(root), "dpkg", "--install", "/opt/maestro.deb")
 
 
 def _files(names: Iterable[str]) -> list[Path]:
@@ -221,12 +233,12 @@ def _digest(texts: Iterable[str], files: Iterable[Path] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
-def _do(*command: str, env: dict[str, str] | None = None) -> None:
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+def do(*command: str, env: dict[str, str] | None = None) -> None:
+    """Run a command that must work, in the project's directory."""
     done = subprocess.run(
         command,
         cwd=PROJECT,
-        env={**(env or os.environ), "PATH": path, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
+        env={**(env or os.environ), "PATH": PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -17,11 +17,11 @@ from typing import Any
 
 from device.lab.image import CACHE, Image
 
-BOOT_TIMEOUT = 180.0
+BOOT_TIMEOUT = 600.0
+TIMEOUT = 180.0
+"""Seconds for a command: another processor is emulated, and by a machine that may be busy."""
 
-KERNEL = (
-    "root=/dev/vda rw console=ttyS0 quiet panic=5 systemd.unified_cgroup_hierarchy=1 systemd.show_status=1"
-)
+KERNEL = "root=/dev/vda rw quiet panic=5 systemd.unified_cgroup_hierarchy=1 systemd.show_status=1"
 
 
 def own_disk(image: Image, path: Path) -> Path:
@@ -39,7 +39,8 @@ class Machine:
 
     def __init__(self, image: Image, disk: Path | None = None, append: str = "") -> None:
         self._place = tempfile.TemporaryDirectory(prefix="maestro-lab-")
-        self.console = CACHE / "console.log"
+        kind = image.architecture
+        self.console = CACHE / f"console-{kind.name}.log"
         path = str(Path(self._place.name) / "port")
         self._asked = 0
         drive = f"file={disk},format=qcow2,if=virtio"
@@ -48,9 +49,10 @@ class Machine:
         self._unread = b""
         self._qemu = subprocess.Popen(
             [
-                "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", "2048",
+                *kind.emulator, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
                 "-nodefaults", "-no-user-config", "-display", "none", "-serial", f"file:{self.console}",
-                "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"{KERNEL} {append}",
+                "-kernel", str(image.kernel), "-initrd", str(image.initrd),
+                "-append", f"console={kind.serial} {KERNEL} {append}",
                 "-drive", drive,
                 "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=lab,name=maestro.lab",
                 "-chardev", f"socket,id=lab,path={path},server=on,wait=off",
@@ -77,7 +79,7 @@ class Machine:
                     raise AssertionError(f"QEMU did not start: exit {self._qemu.poll()}") from None
                 time.sleep(0.02)
 
-    def attempt(self, command: str, timeout: float = 60, patience: float = 30) -> tuple[int, str]:
+    def attempt(self, command: str, timeout: float = TIMEOUT, patience: float = 30) -> tuple[int, str]:
         """Return status and output of a shell command run as root.
 
         timeout: seconds, after which it is ended, status 124. patience: seconds more for the answer.
@@ -104,7 +106,7 @@ class Machine:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def run(self, command: str, timeout: float = 60) -> str:
+    def run(self, command: str, timeout: float = TIMEOUT) -> str:
         """Return the output of a shell command that must work."""
         code, out = self.attempt(command, timeout)
         assert code == 0, f"{command}\nexit {code}\n{out}"
@@ -114,7 +116,7 @@ class Machine:
         """Write a file in the device."""
         self.run(f"mkdir -p $(dirname {path}) && printf %s {shlex.quote(text)} > {path}")
 
-    def maestro(self, *arguments: str, timeout: float = 120) -> dict[str, Any]:
+    def maestro(self, *arguments: str, timeout: float = TIMEOUT) -> dict[str, Any]:
         """Run the maestro command, which must work, and return what it printed as JSON."""
         out = self.run(f"maestro --json {' '.join(map(shlex.quote, arguments))}", timeout)
         answer: dict[str, Any] = json.loads(out)
@@ -133,7 +135,7 @@ class Machine:
     def clear(self) -> None:
         """Make sure that the service is up as it was shipped, and has nothing to run."""
         self.run("rm -rf /run/systemd/system/maestrod.service.d; systemctl daemon-reload")
-        self.run("systemctl reset-failed; systemctl start maestrod", 120)
+        self.run("systemctl reset-failed; systemctl start maestrod")
         self.apply()
 
     def set(self, **settings: str) -> None:
@@ -146,7 +148,7 @@ class Machine:
         """Return a property of a unit, as systemd knows it."""
         return self.run(f"systemctl show --value -p {what} {unit}").strip()
 
-    def until(self, command: str, timeout: float = 60) -> str:
+    def until(self, command: str, timeout: float = TIMEOUT) -> str:
         """Return the output of a shell command once it succeeds."""
         end = "[ $(cut -d . -f 1 /proc/uptime) -lt $end ] || exit 1; sleep 0.2"
         start = f"end=$(($(cut -d . -f 1 /proc/uptime) + {timeout:.0f}))"

@@ -11,6 +11,10 @@ PYPI_PACKAGE = "maestro_py"
 SRC_URI += "file://run-ptest"
 SRC_URI[sha256sum] = "c9792f3ff022a56fa539b34080f505aa4f1eba866e248665d52f5fbcda93bf46"
 
+# the clone of the project that this layer is part of, for EXTERNALSRC (packaging/yocto/README.md)
+# nooelint: oelint.vars.mispell.unknown - only users' own settings read it
+MAESTRO_TREE = "${@os.path.abspath('${THISDIR}/../../../../..')}"
+
 inherit pypi python_hatchling systemd update-rc.d useradd ptest-python-pytest bash-completion
 
 # What the daemon can do without, each with the packages it needs. Asked for on a device that lacks it, it is
@@ -81,7 +85,6 @@ RDEPENDS:${PN} += "\
     python3-crypt \
     python3-ctypes \
     python3-datetime \
-    python3-difflib \
     python3-email \
     python3-h11 \
     python3-io \
