@@ -67,8 +67,8 @@ def test_starting_and_stopping_leaves_nothing_behind(
     device.run(document(job("app", no_autostart=True, **SHAPES[shape]), job("other")))
     assert device.process
     pid = device.process.pid
-    dear = DEAR if shape == "networked" else 1
-    cycles = CYCLES if CYCLES >= 1000 else CYCLES // dear
+    dear = DEAR if shape == "networked" and CYCLES < 1000 else 1
+    cycles = CYCLES // dear
     with closing(KeptAlive(device.socket)) as api:
         for _ in range(WARM_UP // dear):
             api.do("start", "app")
