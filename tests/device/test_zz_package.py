@@ -36,7 +36,7 @@ def test_an_upgrade_of_the_package_is_not_noticed_by_any_job(device: Machine) ->
     device.apply(
         job("limited", cgroup={"mem_limit": "32M"}),
         job("after", depends_on=["limited"]),
-        python("counts", COUNTS),
+        python("numbers", COUNTS),
     )
     before = {row["job"]: row["pid"] for row in device.maestro("status")["jobs"]}
     daemon, restarts = device.show("MainPID"), device.show("NRestarts")
@@ -47,7 +47,7 @@ def test_an_upgrade_of_the_package_is_not_noticed_by_any_job(device: Machine) ->
     assert device.show("ActiveState") == "active"
     assert {row["job"]: row["pid"] for row in device.maestro("status")["jobs"]} == before
     assert {(row["state"], row["restarts"]) for row in device.maestro("status")["jobs"]} == {("RUNNING", 0)}
-    lines = re.findall(r"line (\d+)\n", device.run("maestro logs -n 1000000 counts"))
+    lines = re.findall(r"line (\d+)\n", device.run("maestro logs -n 1000000 numbers"))
     assert [int(n) for n in lines] == list(range(1, len(lines) + 1)), "no line is lost or doubled"
     # and back, as somebody does who does not like it
     device.run(f"{DPKG} --install /opt/maestro.deb", 300)
