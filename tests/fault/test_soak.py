@@ -94,6 +94,8 @@ def churn(daemon: Daemon, chance: random.Random, seconds: float, least: int) -> 
         except (MaestroError, ProcessLookupError):
             pass  # it is not there, or has ended by now
         time.sleep(chance.random() * 0.05)
+    for task in client.tasks()["tasks"]:  # those that wait come first
+        client.task(task["task_id"], wait=300)
     daemon.run(document(STEADY), force=True)
     return count
 
