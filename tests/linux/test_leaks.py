@@ -22,7 +22,7 @@ from support.netlab import lab
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1200)]
 
-CYCLES = int(os.environ.get("MAESTRO_CYCLES", "100"))
+CYCLES = int(os.environ.get("MAESTRO_CYCLES", "50"))
 WARM_UP = min(300, 3 * CYCLES)
 """Cycles before the first look: caches, modules imported late, the first groups."""
 
