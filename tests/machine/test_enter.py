@@ -107,8 +107,8 @@ def test_a_shell_has_a_terminal_of_its_own_with_job_control(daemon: Daemon) -> N
         terminal.type("stty size; tty\r")
         seen = terminal.wait(r"24 80\r\n/dev/pts/\d+")
         assert os.ttyname(terminal.follower) not in seen
-        terminal.type("sleep 100\r")
-        terminal.wait("sleep 100\r\n")
+        terminal.type("echo go; sleep 100\r")
+        terminal.wait(r"go\r+\n")  # it was read: the key empties what was typed and not read
         while True:  # until sleep runs, it is the shell that sees the key
             terminal.type("\x1a")
             try:
