@@ -148,6 +148,14 @@ def test_inline_config_of_a_job_is_its_default_config(daemon: Daemon) -> None:
             406,
             {"error": "Unknown Op Type in batch request", "details:": 'Op was "net"'},
         ),
+        ("/process", {"path": 7}, 400, {"error": "Badly formed"}),
+        ("/process", {"path": "/bin/true", "environment": ["nameless"]}, 400, {"error": "Badly formed"}),
+        (
+            "/process",
+            b'{"path": "/bin/true", "arguments": ["\\ud800"]}',
+            422,
+            {"error": "not valid text: '\\ud800'"},
+        ),
     ],
 )
 def test_malformed_operations_get_upstreams_answers(

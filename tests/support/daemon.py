@@ -41,8 +41,8 @@ class Daemon:
         if config:
             (root / "maestro.yaml").write_text(config)
 
-    def start(self) -> Daemon:
-        """Start it and wait until it serves its socket; the one before has ended or is about to."""
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Begin to start it; the one before has ended or is about to."""
         if self.process:
             self.process.wait(30)
         with self.log.open("ab") as log:
@@ -54,7 +54,12 @@ class Daemon:
                 env=self.env,
                 cwd=self.root,
             )
-        pidfd = os.pidfd_open(self.process.pid)
+        return self.process
+
+    def start(self) -> Daemon:
+        """Start it and wait until it serves its socket."""
+        process = self.launch()
+        pidfd = os.pidfd_open(process.pid)
         try:
             deadline = time.monotonic() + 60
             while True:
@@ -63,8 +68,8 @@ class Daemon:
                     return self
                 except MaestroError:
                     if select.select([pidfd], [], [], 0.02)[0] or time.monotonic() > deadline:
-                        self.process.kill()
-                        self.process.wait()
+                        process.kill()
+                        process.wait()
                         raise AssertionError(f"maestrod did not start:\n{self.output()}") from None
         finally:
             os.close(pidfd)

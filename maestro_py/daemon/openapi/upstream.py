@@ -66,16 +66,16 @@ UPSTREAM_SHAPES: dict[str, Shape] = {
     "GET /hello/{name}": Shape({200: _PLAIN}),
     "GET /alive": Shape(answer(record({"ok": FLAG, "uptime": COUNT}))),
     "POST /process": Shape(
-        {**answer(record({"pid": COUNT})), 400: ERROR, 406: ERROR},
+        {**answer(record({"pid": COUNT})), 400: ERROR, 406: ERROR, 422: ERROR},
         {
             "type": "object",
             "properties": {
-                "path": {"type": "string", "minLength": 1},
-                "arguments": or_null(TEXTS),
-                "environment": or_null(TEXTS),
+                "path": {"type": "string", "pattern": r"^[^\x00]+$"},
+                "arguments": or_null(array({"type": "string", "pattern": r"^[^\x00]*$"})),
+                "environment": or_null(array({"type": "string", "pattern": r"^[^\x00=]+=[^\x00]*$"})),
                 "inheritEnv": FLAG,
                 "ContainerId": TEXT,
-                "pgid": {"type": "integer"},
+                "pgid": {"type": "integer", "maximum": (1 << 31) - 1},
                 "daemonize": FLAG,
             },
             "required": ["path"],

@@ -42,6 +42,8 @@ class Processes:
             return error(400, "Badly formed")
         try:
             process = _process(body)
+        except UnicodeEncodeError as wrong:  # half of a surrogate pair: JSON can say it, argv cannot
+            return error(422, f"not valid text: {wrong.object!a}")
         except (TypeError, ValueError, OverflowError):
             return error(400, "Badly formed")
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
