@@ -17,6 +17,7 @@ from maestro_py import shipped
 from maestro_py.daemon import access, helpers, intents, log, reexec, settings, wanted
 from maestro_py.daemon.adopt import adopt
 from maestro_py.daemon.api import Api
+from maestro_py.daemon.api.device import Device
 from maestro_py.daemon.arguments import Arguments, parse
 from maestro_py.daemon.change import Changer
 from maestro_py.daemon.fetching import Fetcher
@@ -158,7 +159,7 @@ class Daemon:
         sources = wanted.load(store, templates, settings.file_layer(self.config))
         self.changer = Changer(self.supervisor, store, images, fetcher, tasks, self._places(), sources)
         adopt(self.supervisor, self.changer.wanted.processes)
-        api = Api(self.changer, self.shut_down, self._upgrade)
+        api = Api(self.changer, Device(self.changer, self.shut_down, self._upgrade))
         routes = [*api.routes(), *Upstream(self.changer, api).routes()]
         router = Router(intents.remembering(routes, tasks))
         self.server = Server(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checksums of what was unpacked, and whether it is still so.
 
-A manifest has a line for each file, `<sha256>\\t<path>`, and for each link, `-><target>\\t<path>`; where a
-path comes twice the later line counts. The reader of archives lets no control character into a name.
+A manifest has a line for each file, `<crc32>\\t<path>`, and for each link, `-><target>\\t<path>`; where a
+path comes twice the later line counts. The reader of archives lets no control character into a name. CRC-32
+finds what flash or a power cut damaged; who changes files on purpose could change the manifest too.
 
 As a helper program, `python -m maestro_py.images.manifest` takes
 
@@ -14,10 +15,10 @@ Files that came later are no damage: a job may have been given places to write a
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,6 +33,21 @@ DAMAGE_SHOWN = 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+class Checksum:
+    """CRC-32 of the bytes it is told, that of gzip and zip (RFC 1952)."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: memoryview) -> None:
+        """Take some more bytes."""
+        self._value = zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        """Return it as eight hexadecimal digits."""
+        return f"{self._value:08x}"
+
+
 class Sums:
     """Writes a manifest, beside the tree it is about; bringing it to disk is the caller's affair."""
 
@@ -39,7 +55,7 @@ class Sums:
         self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115  # closed by `close`
 
     def file(self, path: str, digest: str) -> None:
-        """Add a file; digest: the SHA-256 of its content, in hexadecimal digits."""
+        """Add a file; digest: of its content, see Checksum."""
         self._file.write(f"{digest}\t{path}\n")
 
     def link(self, path: str, target: str) -> None:
@@ -52,7 +68,7 @@ class Sums:
 
 
 def _digest(fd: int, buffer: memoryview, count: Callable[[int], None]) -> str:
-    digest, offset = hashlib.sha256(), 0
+    digest, offset = Checksum(), 0
     while size := os.preadv(fd, [buffer], offset):
         digest.update(buffer[:size])
         offset += size

@@ -34,7 +34,7 @@ except ImportError:  # a Python built without it: http only
 MAX_REDIRECTS = 5
 """Redirects followed, never from https to http."""
 
-CHUNK_SMALLEST, CHUNK_LARGEST = 16 << 10, 1 << 20
+CHUNK_SMALLEST, CHUNK_LARGEST = 16 << 10, 256 << 10
 """Bytes read at once: small on a slow line so that progress is seen, large on a quick one."""
 
 PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504, 507, 508, 509, 520, 521, 522, 523, 524, 529)

@@ -21,7 +21,6 @@ everything is on disk. On any failure `dest` is gone completely; `sums` is for t
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import stat
 import sys
@@ -50,7 +49,7 @@ from maestro_py.images.archive import (
 from maestro_py.images.decompress import Broken, Plain
 from maestro_py.images.files import remove_tree
 from maestro_py.images.links import Links, Parts
-from maestro_py.images.manifest import Sums
+from maestro_py.images.manifest import Checksum, Sums
 from maestro_py.images.tarball import MAX_TRAILER, read_tar
 from maestro_py.images.verify import verify
 
@@ -175,7 +174,7 @@ class Tree:
         else:
             fd = os.open(name, _NEW_FILE, member.mode & 0o777, dir_fd=parent)
             try:
-                digest = hashlib.sha256()
+                digest = Checksum()
                 member.copy(fd, digest)
                 if self._sums:
                     self._sums.file(member.name, digest.hexdigest())

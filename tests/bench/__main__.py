@@ -35,7 +35,7 @@ def _listed(text: str, known: Sequence[str], what: str) -> list[str]:
 
 def _images(base: str, kind: str, probe: Probe, effort: Effort) -> tuple[Figures, str]:
     """Return maestro's figures for installs of one kind of archive, and a line about the pipeline."""
-    directory, key = os.path.join(base, "image"), f"image_{kind}"
+    directory, key = os.path.join(base, f"image-{kind}"), f"image_{kind}"
     plain: list[Cost] = []
     ours: list[Cost] = []
     try:
@@ -52,8 +52,6 @@ def _images(base: str, kind: str, probe: Probe, effort: Effort) -> tuple[Figures
             installs.close()
     except (BenchError, OSError) as error:
         return {key: Figure(note=f"failed: {error}")}, ""
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
     pairs = list(zip(ours, plain, strict=True))
     figures = {
         key: Figure([cost.wall for cost in ours]),

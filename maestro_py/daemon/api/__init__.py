@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from maestro_py.daemon.api.device import Device
 from maestro_py.daemon.api.documents import Documents
 from maestro_py.daemon.api.happenings import Happenings
@@ -77,12 +75,8 @@ ROUTES = (
 class Api:
     """Handlers of /v1. Each takes a request and answers it, or raises MaestroError."""
 
-    def __init__(
-        self,
-        changer: Changer,
-        shut_down: Callable[[str | None], None],
-        upgrade: Callable[[], Awaitable[dict[str, object]]],
-    ) -> None:
+    def __init__(self, changer: Changer, device: Device) -> None:
+        self.device = device
         self.view = View(changer)
         self.documents = Documents(changer)
         self.jobs = Jobs(changer, self.view)
@@ -90,7 +84,6 @@ class Api:
         self.logs = Logs(self.view)
         self.images = Images(changer, self.view)
         self.stored = Stored(changer)
-        self.device = Device(changer, shut_down, upgrade)
 
     def routes(self) -> list[Route]:
         """Return the table with this object's handlers in it."""
