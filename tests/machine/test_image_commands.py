@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,39 @@ def test_what_pack_prints_is_an_entry_of_a_running_config(daemon: Daemon, tmp_pa
     assert entry["checksum"]["value"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     daemon.run(document(entry))
     assert daemon.wait_log("app", "version 1")
+
+
+def test_what_a_program_runs_from_is_never_written_to(daemon: Daemon, tmp_path: Path) -> None:
+    """ETXTBSY is what the kernel would say to who writes a running program; it need not be asked."""
+
+    def entry(last: str) -> dict[str, Any]:
+        tree = tmp_path / last
+        tree.mkdir()
+        (tree / "run.sh").write_bytes(Path("/bin/sleep").read_bytes() + last.encode())
+        (tree / "run.sh").chmod(0o755)
+        archive = tmp_path / f"{last}.tar"
+        made = daemon.cli(
+            "image", "pack", str(tree), "-o", str(archive), "--job", "app", "--image-version", "1"
+        )
+        found: dict[str, Any] = json.loads(made.stdout)
+        return found
+
+    def running(pid: int) -> bytes:
+        return Path(f"/proc/{pid}/exe").read_bytes()[-3:]
+
+    def sleeps(last: str) -> dict[str, Any]:
+        made = document(entry(last))
+        made["jobs"][0]["exec_args"] = ["1000"]
+        return made
+
+    daemon.run(sleeps("old"))
+    with subprocess.Popen([os.readlink(f"/proc/{daemon.job('app')['pid']}/exe"), "1000"]) as stranger:
+        try:
+            daemon.run(sleeps("new"))
+            assert running(daemon.job("app")["pid"]) == b"new"
+            assert running(stranger.pid) == b"old"
+        finally:
+            stranger.kill()
 
 
 def test_a_file_is_installed_in_place_of_the_running_version(daemon: Daemon, tmp_path: Path) -> None:
