@@ -10,6 +10,7 @@ unless the caller names them.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Callable, Collection
@@ -29,6 +30,9 @@ MAX_NAME, MAX_PATH, MAX_TARGET = 255, 1024, 4095
 
 BLOCK = 512
 """Bytes of a tar header; what is looked at to tell what a file is."""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Refused(Exception):
@@ -108,7 +112,7 @@ def split_path(name: str) -> tuple[str, ...]:
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
         raise Refused(name, "its path contains '..'")
-    if any(len(part.encode()) > MAX_NAME for part in parts):
+    if len(name) > MAX_NAME // 4 and any(len(part.encode()) > MAX_NAME for part in parts):
         raise Refused(name, f"a part of its name is longer than {MAX_NAME} bytes")
     return parts
 
@@ -123,7 +127,7 @@ def check_text(member: str, text: str, what: str, longest: int) -> None:
         raise Refused(member, f"{what} is not valid UTF-8") from None
     if length > longest:
         raise Refused(member, f"{what} is longer than {longest} bytes")
-    if any(c < " " or c == "\x7f" for c in text):
+    if _CONTROL.search(text):
         raise Refused(member, f"{what} has a control character in it")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from maestro_py.spec.kinds import plain
-from maestro_py.spec.reader import Kind, Reading, Wrong
+from maestro_py.spec.reader import Kind, Reading, Wrong, below
 from maestro_py.units import parse_duration, parse_signal, parse_size, signal_name
 
 MAX_SECONDS = 1e9
@@ -55,7 +55,7 @@ def _rlimits(raw: Any, path: str, reading: Reading) -> tuple[tuple[str, int, int
         raise Wrong
     found: dict[str, tuple[str, int, int]] = {}
     for key, item in raw.items():
-        at = f"{path}.{str(key)[:40]}"
+        at = below(path, str(key))
         name = str(key).lower().removeprefix("rlimit_")
         if name not in RLIMITS:
             reading.problem(at, "no such resource limit", reading.suggest(name, RLIMITS))

@@ -203,7 +203,7 @@ def read_object(table: Table, raw: object, path: str, reading: Reading) -> dict[
     given: dict[str, str] = {}
     for key, item in raw.items():
         row = table.keys.get(key) or table.keys.get(str(key).lower())
-        at = _join(path, str(key))
+        at = below(path, str(key))
         if row is None:
             note = reading.warn if reading.lenient else reading.problem
             why = "unknown key, ignored" if reading.lenient else f"unknown key in {table.noun}"
@@ -233,7 +233,8 @@ def read_object(table: Table, raw: object, path: str, reading: Reading) -> dict[
     return values
 
 
-def _join(path: str, key: str) -> str:
+def below(path: str, key: str) -> str:
+    """Return the path of what stands at a key, fit for a message."""
     key = key if key.isprintable() and len(key) <= 64 else show(key)
     return f"{path}.{key}" if path else key
 

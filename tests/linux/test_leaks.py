@@ -20,11 +20,11 @@ from support.guarded import patched
 from support.leftovers import COUNTS_TIMERS, MOST_GROWTH, KeptAlive, held, memory, new, settled
 from support.netlab import lab
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(1200)]
-
 CYCLES = int(os.environ.get("MAESTRO_CYCLES", "50"))
 WARM_UP = min(300, 3 * CYCLES)
 """Cycles before the first look: caches, modules imported late, the first groups."""
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300 + 2 * CYCLES)]
 
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -250,6 +250,7 @@ def test_a_value_is_read(fields: dict[str, Any], attr: str, value: object) -> No
         ({"stop_signal": "SIGFOO"}, "stop_signal", "a signal"),
         ({"restart_policy": "allways"}, "restart_policy", "one of never, on-failure"),
         ({"rlimits": {"nofiles": 5}}, "rlimits.nofiles", "no such resource limit"),
+        ({"rlimits": {"as\ufeff": 5}}, 'rlimits."as\\ufeff"', "no such resource limit"),
         ({"rlimits": {"nofile": {"soft": 5, "hard": 1}}}, "rlimits.nofile", "above the hard one"),
         ({"rlimits": {"nofile": {"softt": 5}}}, "rlimits.nofile", '"unlimited" or'),
         ({"restart_backoff": {"initial": 5, "max": 1}}, "restart_backoff.max", "below the initial one, 5 s"),
