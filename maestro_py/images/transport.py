@@ -74,8 +74,11 @@ class Connection:
             {"Accept-Encoding": "identity", "User-Agent": f"maestro-py/{__version__}"}
         )
         self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=1))
-        if ssl:
-            self._session.mount("https://", _Adapter(_context(request.get("tls") or {})))
+        self._tls: Mapping[str, str] = request.get("tls") or {}
+        self._protected = False
+        https = str(request["url"]).startswith("https:")
+        if ssl and (https or any(self._tls.values()) or not _system_has_authorities()):
+            self._protect()  # now: its files may be for root only
 
     def get(self, url: str, start: int = 0, validator: str = "") -> Answer:
         """Ask for a file from byte `start` on, if it is still what `validator` (ETag or date) names.
@@ -88,8 +91,8 @@ class Connection:
         if start and validator:
             range_asked["If-Range"] = validator
         while True:
-            if not ssl and url.startswith("https:"):
-                raise Cannot("this device's Python was built without ssl: http and file addresses only")
+            if url.startswith("https:"):
+                self._protect()
             headers = dict(range_asked)
             if _origin(url) == origin and (own or self._credentials):
                 headers["Authorization"] = own or _authorization(self._credentials)
@@ -109,6 +112,14 @@ class Connection:
             answer.close()
             url = _checked_target(url, urljoin(url, target), seen)
             seen.add(url)
+
+    def _protect(self) -> None:
+        """Get ready for https: the system's authorities alone take as long to read as a small image."""
+        if not ssl:
+            raise Cannot("this device's Python was built without ssl: http and file addresses only")
+        if not self._protected:
+            self._protected = True
+            self._session.mount("https://", _Adapter(_context(self._tls)))
 
     def _answer(self, answer: requests.Response, asked: int) -> Answer:
         status, headers = answer.status_code, answer.headers
@@ -178,11 +189,15 @@ class Connection:
 _BAD_CERTIFICATE = "the server's certificate is not accepted"
 
 
+def _system_has_authorities() -> bool:
+    places = ssl.get_default_verify_paths()
+    return bool(places.cafile or places.capath)
+
+
 def _context(tls: Mapping[str, str]) -> ssl.SSLContext:
     of_environment = os.environ.pop("REQUESTS_CA_BUNDLE", "")  # requests would trust them on top of ours
     authorities = tls.get("ca_file") or of_environment
-    places = ssl.get_default_verify_paths()
-    if not authorities and not places.cafile and not places.capath:
+    if not authorities and not _system_has_authorities():
         import certifi
 
         authorities = certifi.where()  # a device without a set of its own

@@ -450,6 +450,25 @@ def test_only_a_certificate_of_a_trusted_authority_is_accepted(
     assert why == "the certificate file /nowhere cannot be used: No such file or directory"
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make certificates")
+def test_the_systems_authorities_are_read_once_https_is_met(
+    server: FileServer, staging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = certificates(tmp_path)
+    protected = FileServer(server.directory, certificate=(certificate, key, "")).start()
+    try:
+        there = f"{server.url}/redirect-to?{protected.url}/small"
+        assert "certificate is not accepted" in refusal(there, staging)
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        assert fetch(there, staging)[-1]["bytes"] == 30
+    finally:
+        protected.stop()
+    monkeypatch.setattr(transport, "_context", lambda tls: pytest.fail("nobody needs them"))
+    assert b"".join(transport.Connection({"url": server.url}).get(f"{server.url}/small").chunks)
+
+
 def test_a_proxy_of_the_environment_is_asked(
     server: FileServer, staging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
