@@ -66,7 +66,12 @@ class Capture:
             for fd in unit.output.fds():
                 self.loop.remove_reader(fd)
             before = unit.output.position
-            if unit.output.finish():
+            try:
+                found = unit.output.finish()
+            except OSError as error:  # whatever it is, the process has ended and goes its way
+                log.error(f"cannot take what {unit.name} printed last: {error.strerror}")
+                found = False
+            if found:
                 self._ready(unit)
             self.logged += unit.output.position - before
             unit.written.notify()

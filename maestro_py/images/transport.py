@@ -40,6 +40,9 @@ CHUNK_SMALLEST, CHUNK_LARGEST = 16 << 10, 256 << 10
 PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504, 507, 508, 509, 520, 521, 522, 523, 524, 529)
 """Statuses after which another try may do better: RFC 9110, RFC 6585 and what proxies add."""
 
+_AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+"""Variables that name certificate authorities: those of OpenSSL and that of requests."""
+
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _WHOLE = re.compile(r"bytes \*/(\d+)")
 
@@ -77,8 +80,9 @@ class Connection:
         self._tls: Mapping[str, str] = request.get("tls") or {}
         self._protected = False
         https = str(request["url"]).startswith("https:")
-        if ssl and (https or any(self._tls.values()) or not _system_has_authorities()):
-            self._protect()  # now: its files may be for root only
+        named = any(self._tls.values()) or any(map(os.environ.get, _AUTHORITIES))
+        if ssl and (https or named or not _system_has_authorities()):
+            self._protect()  # now: what was named may be for root only
 
     def get(self, url: str, start: int = 0, validator: str = "") -> Answer:
         """Ask for a file from byte `start` on, if it is still what `validator` (ETag or date) names.

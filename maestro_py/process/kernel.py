@@ -116,26 +116,32 @@ def _check(result: int, call: str, path: str | bytes = "") -> int:
     raise OSError(number, text, path) if path else OSError(number, text)
 
 
+def _call(call: str, *arguments: object, path: str | bytes = "") -> int:
+    """Call a function of libc, and again when a signal came between, as os does by itself (PEP 475)."""
+    function = getattr(_libc, call)
+    while (result := function(*arguments)) < 0 and _ctypes.get_errno() == errno.EINTR:
+        pass
+    return _check(result, call, path)
+
+
 def mount(source: str, target: str, fstype: str | None, flags: int, data: str = "") -> None:
     """mount(2). `filename` of the error is the target."""
     load()
-    _check(
-        _libc.mount(
-            os.fsencode(source),
-            os.fsencode(target),
-            fstype.encode() if fstype else None,
-            _ctypes.c_ulong(flags),
-            data.encode() if data else None,
-        ),
+    _call(
         "mount",
-        target,
+        os.fsencode(source),
+        os.fsencode(target),
+        fstype.encode() if fstype else None,
+        _ctypes.c_ulong(flags),
+        data.encode() if data else None,
+        path=target,
     )
 
 
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     load()
-    _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+    _call("umount2", os.fsencode(target), flags, path=target)
 
 
 def reboot(command: int) -> None:
@@ -184,7 +190,7 @@ def inotify(paths: Sequence[str], events: int) -> int:
 def tee(source: int, target: int, size: int) -> int:
     """tee(2): copy up to `size` bytes from one pipe into another and leave them there. Never waits."""
     load()
-    return _check(_libc.tee(source, target, _ctypes.c_size_t(size), SPLICE_F_NONBLOCK), "tee")
+    return _call("tee", source, target, _ctypes.c_size_t(size), SPLICE_F_NONBLOCK)
 
 
 def prctl(option: int, argument: int = 0, second: int = 0) -> int:

@@ -459,12 +459,13 @@ def test_the_systems_authorities_are_read_once_https_is_met(
     try:
         there = f"{server.url}/redirect-to?{protected.url}/small"
         assert "certificate is not accepted" in refusal(there, staging)
-        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-            monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
         monkeypatch.setenv("SSL_CERT_FILE", certificate)
         assert fetch(there, staging)[-1]["bytes"] == 30
     finally:
         protected.stop()
+    for name in transport._AUTHORITIES:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(transport, "_context", lambda tls: pytest.fail("nobody needs them"))
     assert b"".join(transport.Connection({"url": server.url}).get(f"{server.url}/small").chunks)
 

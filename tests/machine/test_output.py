@@ -376,3 +376,21 @@ def test_the_owner_of_the_process_may_open_its_fifos_by_name(make: Make, tmp_pat
         info = os.fstat(fd)
         assert (info.st_uid, info.st_gid) == (1234, 2345)
         os.close(fd)
+
+
+def test_a_signal_that_comes_between_is_no_error() -> None:
+    """Here thousands come; where tee(2) told of one, the end of a process could be forgotten."""
+    code = (
+        "import os, signal\n"
+        "from maestro_py.process import kernel\n"
+        "signal.signal(signal.SIGALRM, lambda *_: None)\n"
+        "source, target = (os.pipe2(os.O_NONBLOCK) for _ in range(2))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 2e-5, 2e-5)\n"
+        "for _ in range(20000):\n"
+        "    try:\n"
+        "        kernel.tee(source[0], target[1], 4096)\n"
+        "    except BlockingIOError:\n"
+        "        pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
