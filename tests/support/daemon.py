@@ -89,13 +89,15 @@ class Daemon:
         return self.process.wait(30)
 
     def close(self) -> None:
-        """End whatever is left of it."""
+        """End whatever is left of it; it must have met nothing that nobody expected."""
         if self.process and self.process.poll() is None:
             try:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.log.exists():
+            assert "unexpected in" not in self.output(), self.output()
 
     # what tests say most
 
