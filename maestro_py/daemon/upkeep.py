@@ -39,7 +39,8 @@ class Upkeep:
 
     def empty_trash(self) -> None:
         """Begin to delete what was removed."""
-        self.loop.spawn(self._empty_trash(), name="empty trash")
+        # not at once: at the very end of a daemon there is no loop to run it any more
+        self.loop.call_soon(lambda: self.loop.spawn(self._empty_trash(), name="empty trash"))
 
     async def _empty_trash(self) -> None:
         """Delete removed versions bit by bit, between other work."""

@@ -97,7 +97,7 @@ class Daemon:
                 self.process.kill()
                 self.process.wait()
         if self.log.exists():
-            assert "unexpected in" not in self.output(), self.output()
+            assert "Traceback" not in self.output(), self.output()
 
     # what tests say most
 
