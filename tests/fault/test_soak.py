@@ -34,7 +34,8 @@ log_max_files: 2
 ROOT = os.geteuid() == 0
 LIMITS = {"cgroup": {"pids_max": 20, "mem_limit": "64M"}} if ROOT else {}
 
-STEADY = job("steady")
+STEADY = job("steady", "exec sleep 1000000")
+"""Outlives the longest run."""
 
 
 @pytest.fixture
