@@ -12,7 +12,7 @@ import h11
 
 from maestro_py.daemon.access import Door
 from maestro_py.daemon.connection import Connection, encode
-from maestro_py.daemon.loop import Loop, Task
+from maestro_py.daemon.loop import Cancelled, Loop, Task, TimedOutError
 from maestro_py.daemon.messages import (
     NOBODY,
     Handler,
@@ -39,6 +39,9 @@ PATIENCE = 30.0
 SILENCE = 30
 """Seconds after which the kernel asks a silent TCP client whether it is there, then after each third of them:
 one that shut its side and left later tells nobody."""
+
+ENDING_TIME = 1.0
+"""Seconds that whatever serves a connection has to take itself away when the server ends."""
 
 _SUN_PATH = 107  # bytes of a socket's path without the closing NUL, unix(7)
 _BACKLOG = 1024  # connections that wait to be taken; on a Unix socket one more is refused at once
@@ -174,6 +177,16 @@ class Server:
         self._paths.clear()
         for task in self._connections:
             task.cancel()
+
+    async def ended(self) -> None:
+        """Return once the connections that `close` ended are gone, what served them included."""
+        for task in list(self._connections):
+            try:
+                await self.loop.wait_for(task, ENDING_TIME)
+            except TimedOutError:
+                return
+            except (Exception, Cancelled):
+                pass  # its own; it is told where it was served
 
     def _stop_listening(self, fd: int) -> None:
         self.loop.remove_reader(fd)

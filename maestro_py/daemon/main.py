@@ -335,6 +335,7 @@ class Daemon:
         if self.server:
             await self.supervisor.shut_down(keep=keep)
             self.server.close()
+            await self.server.ended()
             if not keep:
                 self.supervisor.cgroups.remove_base()
             self.store.close()

@@ -11,7 +11,6 @@ On any failure `dest` is gone completely.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import sys
@@ -21,6 +20,7 @@ from maestro_py import helper
 from maestro_py.errors import MaestroError
 from maestro_py.faultpoint import reach
 from maestro_py.images.files import remove_tree, why
+from maestro_py.images.flush import sync_file_system
 
 
 def clone(request: helper.Request) -> dict[str, Any]:
@@ -65,8 +65,7 @@ def clone(request: helper.Request) -> dict[str, Any]:
 def _sync(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        sync_file_system(fd)
     finally:
         os.close(fd)
 

@@ -18,10 +18,15 @@ import os
 import time
 from typing import Any
 
+from maestro_py.images.flush import write_soon
+
 STATE_SUFFIX = ".json"
 
 SYNC_INTERVAL = 5.0
 """Seconds of a download that a power cut may cost; a quicker one is over before anything is synced."""
+
+WRITE_SOON = 4 << 20
+"""Bytes after which what came begins its way to disk: a later sync of the unpacked tree waits for it too."""
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -51,6 +56,7 @@ class Part:
             os.ftruncate(self.fd, self.size)
         self.validator = str(self._about["etag"] or self._about["modified"])
         self._next = time.monotonic() + SYNC_INTERVAL
+        self._unwritten = 0
 
     def close(self) -> None:
         """Close everything."""
@@ -77,6 +83,10 @@ class Part:
         view = memoryview(data)
         while view:
             view = view[os.write(self.fd, view) :]
+        self._unwritten += len(data)
+        if self._unwritten >= WRITE_SOON:
+            write_soon(self.fd, os.lseek(self.fd, 0, os.SEEK_CUR) - self._unwritten, self._unwritten)
+            self._unwritten = 0
         if time.monotonic() >= self._next:
             self.sync()
 

@@ -20,7 +20,6 @@ everything is on disk. On any failure `dest` is gone completely; `sums` is for t
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import sys
@@ -48,6 +47,7 @@ from maestro_py.images.archive import (
 )
 from maestro_py.images.decompress import Broken, Plain
 from maestro_py.images.files import remove_tree
+from maestro_py.images.flush import sync_file_system, write_soon
 from maestro_py.images.links import Links, Parts
 from maestro_py.images.manifest import Checksum, Sums
 from maestro_py.images.tarball import MAX_TRAILER, read_tar
@@ -82,8 +82,6 @@ WRITE_SOON = 256 << 10
 """Bytes from which on a file goes to disk at once, while the next ones are unpacked: there is less to wait
 for at the end. Small ones go together in the end."""
 
-SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
-
 Owner = tuple[int, int] | None
 """(uid, gid); None: whoever runs this."""
 
@@ -105,7 +103,6 @@ class Tree:
     def __init__(self, dest: str, limits: Limits, sums: Sums | None = None) -> None:
         os.mkdir(dest, 0o700)
         self._sums = sums
-        self._libc = ctypes.CDLL(None, use_errno=True)
         self.entries = self.bytes = 0
         self._limits = limits
         self._root = os.open(dest, _OPEN_DIR)
@@ -151,8 +148,7 @@ class Tree:
         self._close_below(0)
         _own(self._root, self._owner(None))
         os.fchmod(self._root, 0o755)
-        if self._libc.syncfs(self._root) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        sync_file_system(self._root)
 
     def _count(self, name: str) -> None:
         self.entries += 1
@@ -184,9 +180,8 @@ class Tree:
                 if member.capabilities:
                     os.setxattr(fd, "security.capability", member.capabilities)
                 os.utime(fd, ns=_times(member.mtime))
-                if member.size >= WRITE_SOON:  # advice: a file system may not know it
-                    start = length = ctypes.c_int64(0)
-                    self._libc.sync_file_range(fd, start, length, SYNC_FILE_RANGE_WRITE)
+                if member.size >= WRITE_SOON:
+                    write_soon(fd)
             finally:
                 os.close(fd)
 

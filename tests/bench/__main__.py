@@ -7,6 +7,7 @@ The row `isolation` is a table of its own: other tools are its peers.
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import shutil
 import signal
@@ -16,6 +17,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from types import FrameType
+
+import maestro_py
 
 from . import cgroup_join, proc
 from .image import LARGER, PACKERS, Cost, Installs
@@ -96,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, leave)
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
         os.environ.pop(name, None)  # an init has none, and reading them takes a while
+    compileall.compile_dir(os.path.dirname(maestro_py.__file__), quiet=1)  # as it is wherever it is installed
     proc.adopt_orphans()
     began = time.monotonic()
     base = tempfile.mkdtemp(prefix="bench-")

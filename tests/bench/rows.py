@@ -85,7 +85,7 @@ class Effort:
     settle: float = 2.0
     window: float = 10.0
     lines: int = 1_000_000
-    image: int = 3
+    image: int = 9
     image_scale: float = 1.0
     image_larger: bool = True
     tail: int = 7
