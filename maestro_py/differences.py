@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import Enum
 
 from maestro_py.spec.model import Limits
 from maestro_py.spec.resolved import ResolvedProcess
 from maestro_py.units import format_size
+from maestro_py.valueclass import valueclass
 
 _LIVE = frozenset(
     {
@@ -40,7 +41,7 @@ class How(str, Enum):
     LIVE = "live"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Change:
     """One difference between two definitions of a process."""
 

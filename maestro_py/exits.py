@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from maestro_py.units import signal_name
+from maestro_py.valueclass import valueclass
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Exit:
     """End of one process: an exit code, or the signal that killed it, or neither when nobody could tell.
 

@@ -8,13 +8,14 @@ strikes. `Exited` is sent once the main process and every descendant are gone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from maestro_py.exits import Exit
 from maestro_py.spec.model import RestartPolicy
 from maestro_py.spec.resolved import ResolvedProcess, Restart, State
 from maestro_py.units import format_duration
+from maestro_py.valueclass import valueclass
 
 KILL_AGAIN = 5.0
 """Seconds after which a group that outlived SIGKILL (uninterruptible sleep) is killed once more."""
@@ -42,7 +43,7 @@ class Kind(str, Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Cause:
     """One line that says why a process is in the state it is in."""
 
@@ -59,7 +60,7 @@ class Next(str, Enum):
     DEATH = "death"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Life:
     """Where a process is. Times are the caller's monotonic seconds.
 
@@ -91,43 +92,43 @@ ALIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
 # Events
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Start:
     """Somebody wants it running: an apply, a command, the boot. Counters start again."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Stop:
     """Somebody wants it stopped, for the given cause."""
 
     cause: Cause
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Again:
     """Stop it if it runs, then start it: a restart that was asked for."""
 
     cause: Cause
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class DepsReady:
     """Every dependency is ready."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class DepsLost:
     """A dependency is not ready any more."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Launched:
     """The program runs: exec succeeded."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class LaunchFailed:
     """It could not be launched. lasting: trying again cannot help (no such file, no such user)."""
 
@@ -135,24 +136,24 @@ class LaunchFailed:
     lasting: bool
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Ready:
     """The process said that it is ready."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Unwell:
     """It runs, but its health check or its watchdog says that it does not work: it counts as dead."""
 
     cause: Cause
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Timer:
     """The life's timer struck."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Exited:
     """The process and all its descendants are gone. oom: the evidence, when the kernel killed for memory."""
 
@@ -160,7 +161,7 @@ class Exited:
     oom: str = ""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Fail:
     """It cannot be run at all for now: no image, no place for its config."""
 
@@ -195,7 +196,7 @@ Effects = tuple[Effect, ...]
 Outcome = tuple[Life, Effects]
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Now:
     """What a decision may depend on besides the life.
 

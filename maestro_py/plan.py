@@ -10,7 +10,7 @@ no longer wanted is removed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any
 
@@ -18,6 +18,7 @@ from maestro_py.differences import Change, How, differences
 from maestro_py.spec.graph import start_order
 from maestro_py.spec.model import ConfigSpec, ImageSpec
 from maestro_py.spec.resolved import ResolvedProcess, State
+from maestro_py.valueclass import valueclass
 
 
 class Action(str, Enum):
@@ -36,7 +37,7 @@ class Action(str, Enum):
     REMOVE_IMAGE = "remove-image"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Step:
     """One thing to do. subject: job, image or config; process: the process it concerns, if any."""
 
@@ -55,7 +56,7 @@ class Step:
         }
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Plan:
     """Ordered steps; empty when nothing has to change."""
 
@@ -73,7 +74,7 @@ class Plan:
         return {"empty": not self.steps, "steps": [step.to_json() for step in self.steps]}
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Actual:
     """A process as it is: the definition it runs with (or last ran with) and its state."""
 
@@ -82,7 +83,7 @@ class Actual:
     completed: bool = False
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Is:
     """What is on the device.
 
@@ -100,7 +101,7 @@ class Is:
     kept: frozenset[tuple[str, str]] = frozenset()
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Wanted:
     """What a document asks for, resolved.
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from maestro_py.lifecycle import Cause, Kind, Life
 from maestro_py.spec.resolved import Probation, State
 from maestro_py.units import format_duration
+from maestro_py.valueclass import valueclass
 
 
 class Verdict(str, Enum):
@@ -19,7 +20,7 @@ class Verdict(str, Enum):
     GO_BACK = "go back"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Trial:
     """What has been seen of a new version. Times are the caller's monotonic seconds, None: not yet.
 
@@ -31,7 +32,7 @@ class Trial:
     deaths: int = 0
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Ruling:
     """A verdict, why, and when to look again at the latest should nothing happen; None: no need."""
 

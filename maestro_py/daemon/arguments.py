@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import getopt
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import maestro_py
+from maestro_py.valueclass import valueclass
 
 USAGE = """\
 usage: maestrod [--config FILE] [--root DIR] [--socket PATH]
@@ -28,7 +29,7 @@ the foreground.
 """
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Arguments:
     """The command line."""
 

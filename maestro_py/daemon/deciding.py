@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from maestro_py.daemon import privileges, wanted
 from maestro_py.daemon.supervisor import Supervisor
@@ -19,12 +19,13 @@ from maestro_py.plan import Actual, Is, Plan, Wanted, make_plan
 from maestro_py.spec.layers import ConfigKey
 from maestro_py.spec.model import ConfigSpec, ImageSpec, RunningConfig
 from maestro_py.spec.places import Places
+from maestro_py.valueclass import valueclass
 
 RESERVE = 400
 """Descriptors kept for clients, databases and helper programs."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Proposal:
     """A checked change that has not begun: what it would be, and what it would do.
 

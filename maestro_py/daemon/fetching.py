@@ -15,12 +15,13 @@ from maestro_py.images.store import ImageStore, sums
 from maestro_py.plan import Action, Plan, Wanted
 from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.model import ImageSpec
+from maestro_py.valueclass import valueclass
 
 if TYPE_CHECKING:
     from maestro_py.daemon.arrivals import Arrivals
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Replacement:
     """A staged image, and what is recorded with it."""
 

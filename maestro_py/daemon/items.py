@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from maestro_py.errors import MaestroError
 from maestro_py.spec.model import Checksum, ConfigFile, Credentials, Delta, ImageSpec
 from maestro_py.spec.names import safe_name
 from maestro_py.spec.resolved import ResolvedProcess
+from maestro_py.valueclass import valueclass
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Item:
     """A file to be had. name: what it is for, unlike all others; label: what people call it.
 

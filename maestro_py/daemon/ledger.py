@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from dataclasses import dataclass
 
 from maestro_py.daemon import log
 from maestro_py.daemon.loop import Loop
@@ -26,6 +25,7 @@ from maestro_py.spec.resolved import ResolvedProcess, State
 from maestro_py.state.events import Happened, History
 from maestro_py.state.running import Record, RunStore
 from maestro_py.state.store import Note, Store
+from maestro_py.valueclass import valueclass
 
 AGAIN, NOTES_AGAIN = 1.0, 30.0
 """Seconds after which a write that failed is tried again."""
@@ -41,7 +41,7 @@ EVENTS_PER_BOOT = 1_000_000
 DAEMON_STOPS = Cause(Kind.ASKED, "the daemon stops")
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Kept:
     """What a record says of a process besides its identity and definition. Names are those of Unit.
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.names import safe_name
+from maestro_py.valueclass import valueclass
 
 _PART = 10
 """The default total is this part of the file system, as journald has it, …"""
@@ -22,7 +22,7 @@ _LEAST = 4096
 """Bytes below which a log file is of no use to anybody."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class LogRoom:
     """The limits: bytes of one file, files of one process, bytes of all."""
 

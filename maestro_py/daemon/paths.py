@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 
 from maestro_py.errors import MaestroError
 from maestro_py.spec.daemonconfig import DaemonConfig
+from maestro_py.valueclass import valueclass
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Paths:
     """Directories and files of one daemon. `root` is empty for the system's own places."""
 

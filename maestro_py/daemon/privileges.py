@@ -12,7 +12,7 @@ import os
 import pwd
 import resource
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from maestro_py.errors import InvalidDocument, Problem
 from maestro_py.process import kernel
@@ -21,6 +21,7 @@ from maestro_py.process.cgroups.values import CONTROLLER, set_fields
 from maestro_py.spec.isolation import CAPABILITIES
 from maestro_py.spec.model import Id
 from maestro_py.spec.resolved import ResolvedProcess
+from maestro_py.valueclass import valueclass
 
 _ROOT_ONLY = frozenset({"setuid", "setgid", "sys_admin", "sys_chroot", "net_admin", "mknod"})
 """Capabilities that are of use to a daemon only if it is user 0: the launcher asks for that."""
@@ -38,7 +39,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 """What a daemon without a capability has to refuse."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Own:
     """What the daemon is and has. controllers: those it may limit with; None: any, root is not refused."""
 

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 
 import maestro_py
 from maestro_py.daemon import helpers, intents, log
@@ -27,6 +26,7 @@ from maestro_py.faultpoint import reach
 from maestro_py.process import launcher, reaper
 from maestro_py.spec import codec
 from maestro_py.spec.resolved import State
+from maestro_py.valueclass import valueclass
 
 TRIAL = "--check-state"
 """Argument with which a daemon only says whether it could go on here."""
@@ -42,7 +42,7 @@ _BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPWR, signal.
 """Signals that wait until the new program has handlers for them."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Handover:
     """What the old program gives to the new one.
 

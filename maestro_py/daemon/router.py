@@ -6,11 +6,12 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 from maestro_py.errors import MaestroError, NotFound
+from maestro_py.valueclass import valueclass
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _PARAM = re.compile(r"\{([a-z_]+)\}")
@@ -36,7 +37,7 @@ class MethodNotAllowed(MaestroError):
         super().__init__(f"cannot {method} {path}: this path takes {', '.join(self.allow)}")
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Route:
     """One row of the table.
 

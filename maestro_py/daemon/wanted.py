@@ -10,7 +10,7 @@ stay in force for it. One that runs a new version is *on trial*: the pieces to g
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from maestro_py.daemon import log
@@ -27,9 +27,10 @@ from maestro_py.spec.model import ConfigSpec, RunningConfig
 from maestro_py.spec.places import Places
 from maestro_py.spec.resolved import ResolvedProcess
 from maestro_py.state.store import Key, Store
+from maestro_py.valueclass import valueclass
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Held:
     """A process that stays as it was, and why.
 
@@ -42,7 +43,7 @@ class Held:
     refused: Layer | None = None
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Sources:
     """Everything that takes part in the wanted state."""
 

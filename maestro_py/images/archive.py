@@ -14,10 +14,10 @@ import re
 import stat
 import tarfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Protocol
 
 from maestro_py.images.decompress import MAGIC
+from maestro_py.valueclass import valueclass
 
 FILE, DIRECTORY, SYMLINK, HARDLINK = "file", "directory", "symbolic link", "hard link"
 CHARACTERS, BLOCKS, FIFO = "character device", "block device", "FIFO"
@@ -53,7 +53,7 @@ Copy = Callable[[int, Digest], None]
 """Writes a file's bytes to a descriptor, and tells a digest the same."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Member:
     """One entry. parts: path below the root, never empty; mtime: unix seconds; target: of either link.
 

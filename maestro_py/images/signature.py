@@ -11,7 +11,8 @@ from __future__ import annotations
 import binascii
 import os
 import stat
-from dataclasses import dataclass
+
+from maestro_py.valueclass import valueclass
 
 KEY_LIMIT = 4096
 """Bytes a key file may have."""
@@ -25,7 +26,7 @@ class BadSignature(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class _Signature:
     key: bytes  # the number of the key, 8 bytes
     value: bytes

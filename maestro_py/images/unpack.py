@@ -24,7 +24,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from maestro_py import helper
@@ -52,6 +51,7 @@ from maestro_py.images.links import Links, Parts
 from maestro_py.images.manifest import Checksum, Sums
 from maestro_py.images.tarball import MAX_TRAILER, read_tar
 from maestro_py.images.verify import verify
+from maestro_py.valueclass import valueclass
 
 MAX_ENTRIES = 200_000
 """Files, directories and links one image may have when the request does not say."""
@@ -86,7 +86,7 @@ Owner = tuple[int, int] | None
 """(uid, gid); None: whoever runs this."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Limits:
     """What one unpacking may do; see the fields of the request."""
 

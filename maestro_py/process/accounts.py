@@ -11,16 +11,16 @@ import grp
 import os
 import pwd
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.spec.model import Id
 from maestro_py.spec.resolved import ResolvedProcess
+from maestro_py.valueclass import valueclass
 
 _MAX_ID = (1 << 32) - 2  # 2^32-1 means "leave it" to setresuid(2)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Credentials:
     """Who a process runs as. `change` False: the daemon is that already, groups are left alone."""
 

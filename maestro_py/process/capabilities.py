@@ -11,18 +11,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from maestro_py.errors import Unsupported
 from maestro_py.process import kernel
 from maestro_py.process.steps import Step
 from maestro_py.spec.isolation import CAPABILITIES
+from maestro_py.valueclass import valueclass
 
 _SETPCAP = 1 << CAPABILITIES.index("setpcap")
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class DropCapabilities:
     """Take capabilities out of the bounding set, by number; exec as user 0 gives none any more."""
 
@@ -42,7 +42,7 @@ class DropCapabilities:
             kernel.prctl(kernel.PR_CAPBSET_DROP, number)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class KeepCapabilities:
     """Have exactly these capabilities, by number."""
 

@@ -17,7 +17,6 @@ import select
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from maestro_py.errors import MaestroError
@@ -26,6 +25,7 @@ from maestro_py.process.cgroups.detect import member_files
 from maestro_py.process.launcher import DEFAULT_PATH
 from maestro_py.process.steps import NoNewPrivs, SetGid, SetGroups, SetUid, Step
 from maestro_py.process.terminal import Terminal, pass_signals
+from maestro_py.valueclass import valueclass
 
 _NAMESPACES = {
     "ipc": kernel.CLONE_NEWIPC,
@@ -58,7 +58,7 @@ NOT_RUN, NOT_FOUND = 126, 127
 """Exit statuses of a command that could not be run, as a shell has them."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Place:
     """Where a process runs. Descriptors: its root, its directory, namespaces that are not ours by name."""
 

@@ -12,11 +12,12 @@ import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pyroute2.netlink.nfnetlink import nfgen_msg, nftsocket
 from pyroute2.nftables.expressions import genex, verdict
+
+from maestro_py.valueclass import valueclass
 
 Expressions = list[Any]
 Rule = tuple[str, Expressions]
@@ -69,7 +70,7 @@ class _RuleMessage(nftsocket.nft_rule_msg):  # type: ignore[misc]
             )
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Published:
     """A port of the device that leads to a port of an address. on: the device's address; empty: all."""
 

@@ -11,9 +11,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from maestro_py.process import kernel
+from maestro_py.valueclass import valueclass
 
 QUIET = kernel.MS_NOSUID | kernel.MS_NODEV
 
@@ -35,7 +35,7 @@ _LINKS = (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stde
 _PROC_OF_THE_MACHINE = ("sys", "sysrq-trigger", "irq", "bus", "fs")
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Bind:
     """Show `source` of the device, a directory or a file, at `target`.
 
@@ -60,7 +60,7 @@ class Bind:
         os.close(seen)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Tmpfs:
     """An empty directory in memory. size: bytes, 0: the kernel's default of half the memory."""
 
@@ -80,7 +80,7 @@ class Tmpfs:
             raise _moved(self.target)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Secrets:
     """Files in memory that only one user can read: (name, content) each.
 

@@ -19,6 +19,7 @@ from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.process import kernel
 from maestro_py.process.steps import Step
 from maestro_py.spec.resolved import ResolvedProcess
+from maestro_py.valueclass import valueclass
 
 # include/uapi/linux/sockios.h, include/uapi/linux/if.h
 SIOCSIFFLAGS = 0x8914
@@ -36,7 +37,7 @@ class PrivateNetwork:
     files: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class OwnNetwork:
     """Step into a new network with nothing but loopback."""
 
@@ -54,7 +55,7 @@ class OwnNetwork:
             fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class JoinNetwork:
     """Step into the network whose namespace is open."""
 
@@ -71,7 +72,7 @@ class JoinNetwork:
         kernel.setns(self.fd, kernel.CLONE_NEWNET)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class ShowFiles:
     """Show other files of the device in some places, to a process without a root of its own."""
 

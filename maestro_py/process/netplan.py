@@ -10,15 +10,15 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from maestro_py.errors import MaestroError
+from maestro_py.valueclass import valueclass
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Endpoint:
     """One process in the private network."""
 

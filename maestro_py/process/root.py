@@ -17,17 +17,18 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from maestro_py.process import kernel, mounts
 from maestro_py.process.mounts import Bind, Mounted, Secrets, Tmpfs
+from maestro_py.valueclass import valueclass
 
 _NO_NAMESPACES = (errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.ENOSPC)
 _OWN_NAMES = kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class MakeRoot:
     """Step that changes the root; the working directory is the new `/` afterwards. Needs root.
 
@@ -101,7 +102,7 @@ class MakeRoot:
         os.write(2, f"maestro: no mount namespace ({reason.strerror}), plain chroot used\n".encode())
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class OwnMounts:
     """Step that keeps the device's root and changes what this process finds there. Needs root.
 

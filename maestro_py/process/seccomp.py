@@ -8,11 +8,11 @@ import select
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from typing import ClassVar
 
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.process import kernel
+from maestro_py.valueclass import valueclass
 
 _HELPER = "maestro_py.process.seccomp_profile"
 _PATIENCE = 10.0
@@ -22,7 +22,7 @@ NO_LIBRARY = 3
 """Exit status of the helper program where libseccomp or its Python module is missing."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class LoadFilter:
     """Refuse system calls from here on. Needs no_new_privs."""
 

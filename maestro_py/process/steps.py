@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from maestro_py.process import kernel
 from maestro_py.units import signal_name
+from maestro_py.valueclass import valueclass
 
 FAILED = 127
 """Exit code of a child that never became the program; its record says why."""
@@ -37,7 +37,7 @@ class Step(Protocol):
         """Do it; raises OSError."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class NewSession:
     """Become the leader of a new session and of a new process group, without a terminal."""
 
@@ -53,7 +53,7 @@ class NewSession:
         os.setsid()
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class NewGroup:
     """Become the leader of a new process group in the daemon's session."""
 
@@ -69,7 +69,7 @@ class NewGroup:
         os.setpgid(0, 0)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class JoinGroup:
     """Join a process group of the daemon's session."""
 
@@ -86,7 +86,7 @@ class JoinGroup:
         os.setpgid(0, self.pgid)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Nice:
     """Set the scheduling priority, -20 (first) to 19 (last)."""
 
@@ -103,7 +103,7 @@ class Nice:
         os.setpriority(os.PRIO_PROCESS, 0, self.value)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class OomScoreAdj:
     """Set how soon the kernel picks it when memory runs out, -1000 (never) to 1000 (first)."""
 
@@ -122,7 +122,7 @@ class OomScoreAdj:
         os.close(fd)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Umask:
     """Set the mode bits new files never get."""
 
@@ -139,7 +139,7 @@ class Umask:
         os.umask(self.mask)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Rlimits:
     """Set resource limits: (name, RLIMIT_* number, soft, hard), -1 being unlimited."""
 
@@ -162,7 +162,7 @@ class Rlimits:
                 raise OSError(error.errno, f"{name} {soft}:{hard}: {error.strerror}") from None
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class JoinCgroups:
     """Enter control groups through their open cgroup.procs files."""
 
@@ -180,7 +180,7 @@ class JoinCgroups:
             os.write(fd, b"0\n")
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class JoinCgroupDirectory:
     """Enter the cgroup v2 whose directory is open, where clone3 could not do it."""
 
@@ -199,7 +199,7 @@ class JoinCgroupDirectory:
         os.close(procs)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class SetGroups:
     """Set the supplementary groups."""
 
@@ -216,7 +216,7 @@ class SetGroups:
         os.setgroups(self.gids)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class SetGid:
     """Set real, effective and saved group id."""
 
@@ -233,7 +233,7 @@ class SetGid:
         os.setresgid(self.gid, self.gid, self.gid)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class SetUid:
     """Set real, effective and saved user id; capabilities go with it."""
 
@@ -250,7 +250,7 @@ class SetUid:
         os.setresuid(self.uid, self.uid, self.uid)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Chdir:
     """Change the working directory, as the final user and inside the final root."""
 
@@ -267,7 +267,7 @@ class Chdir:
         os.chdir(self.path)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class NoNewPrivs:
     """Give up gaining rights through setuid programs and file capabilities."""
 
@@ -283,7 +283,7 @@ class NoNewPrivs:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class ParentDeath:
     """Be signalled when the daemon dies. A change of user clears the setting, so it comes after that."""
 

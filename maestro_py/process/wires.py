@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from maestro_py.spec.resolved import ResolvedProcess
+from maestro_py.valueclass import valueclass
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Wires:
     """Environment, paths shown in a root of its own, and descriptors with their numbers in the process."""
 

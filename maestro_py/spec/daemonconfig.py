@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 from maestro_py.spec.model import Id, JobSpec, TemplateSpec
+from maestro_py.valueclass import valueclass
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class FileGenerator:
     """A static_file_generators entry, its text already substituted except for template_file's content.
 
@@ -26,7 +27,7 @@ class FileGenerator:
     group: Id | None = None
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Downloads:
     """How files are fetched. retries: in a row that bring nothing; user None: the first there is.
 
@@ -47,7 +48,7 @@ class Downloads:
     keep_archives: bool = False
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Unpacking:
     """What one image may become. max_size 0: what fits; max_ratio: times the size of the archive."""
 
@@ -56,7 +57,7 @@ class Unpacking:
     max_ratio: int = 100
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class DaemonConfig:
     """The daemon's own configuration file. Empty strings mean: use the built-in place."""
 

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from maestro_py.spec.model import ConfigSpec, ImageSpec, JobSpec, TemplateSpec
+from maestro_py.valueclass import valueclass
 
 ConfigKey = tuple[str, str]
 """(job, name) of a config."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Layer:
     """Definitions from one source, by name; an upper layer's entry replaces a lower one's of that name."""
 

@@ -9,10 +9,11 @@ sizes are bytes.
 from __future__ import annotations
 
 from binascii import crc32
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from maestro_py.spec.names import safe_name
+from maestro_py.valueclass import valueclass
 
 OK_STRING = "!!OK!!"
 """What a job prints once it is ready (upstream's JOB_OK_STRING)."""
@@ -30,7 +31,7 @@ class RestartPolicy(str, Enum):
     UNLESS_STOPPED = "unless-stopped"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Backoff:
     """Growing delay between restarts: initial x factor^n, at most max, each +/- jitter (a fraction).
 
@@ -44,7 +45,7 @@ class Backoff:
     reset_after: float = 10.0
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Limits:
     """Control group limits; None means not said. Names follow the fields of a document's `cgroup`."""
 
@@ -64,7 +65,7 @@ Id = str | int
 """A user or group, by name or by number."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Mount:
     """A directory or file of the device, `source`, shown to the process at `target`.
 
@@ -77,7 +78,7 @@ class Mount:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Port:
     """A port of the device that leads to one inside. address: the device's own; empty: all."""
 
@@ -87,7 +88,7 @@ class Port:
     address: str = ""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Network:
     """What a process sees of the network: `host`, `none` (only loopback) or `private`.
 
@@ -99,7 +100,7 @@ class Network:
     ports: tuple[Port, ...] = ()
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Secret:
     """A file only the process can read, from a file of the device or inline. encoding: utf8 or base64."""
 
@@ -109,7 +110,7 @@ class Secret:
     encoding: str = "utf8"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Probe:
     """How a process says, or is asked, whether it is ready. Which fields count depends on `type`.
 
@@ -126,7 +127,7 @@ class Probe:
     interval: float = 1.0
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Health:
     """A question asked again and again while a process runs; `threshold` failures in a row count."""
 
@@ -140,7 +141,7 @@ class Health:
     action: str = "restart"  # or "report"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class OnFailure:
     """What follows when a process has failed for good: a command or the start of another job."""
 
@@ -148,7 +149,7 @@ class OnFailure:
     job: str = ""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Settings:
     """What both templates and jobs may set; None means not said."""
 
@@ -201,7 +202,7 @@ class Settings:
     on_failure: OnFailure | None = None
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class TemplateSpec:
     """How jobs of one kind are started (upstream's container template)."""
 
@@ -218,7 +219,7 @@ class TemplateSpec:
     settings: Settings = Settings()
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class JobSpec:
     """One piece of software to keep running.
 
@@ -249,7 +250,7 @@ class JobSpec:
         return self.composite_id or self.job
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Checksum:
     """type is `sha256sum`, `sha512sum` or `md5sum`; value is lower-case hex."""
 
@@ -257,7 +258,7 @@ class Checksum:
     value: str
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Credentials:
     """Who asks for a file. type: bearer or basic; secret: name of the job's secret with token or password."""
 
@@ -266,7 +267,7 @@ class Credentials:
     user: str = ""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Signature:
     """A minisign signature of an archive: where its file is, or the text of it."""
 
@@ -275,7 +276,7 @@ class Signature:
     value: str = ""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Delta:
     """What makes an image's archive out of that of version `base`. size 0 means not said."""
 
@@ -285,7 +286,7 @@ class Delta:
     size: int = 0
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class ImageSpec:
     """A versioned archive a job needs. size 0 means not said."""
 
@@ -309,7 +310,7 @@ class ImageSpec:
         return safe_name(f"{self.version or '0'}-{tag}")
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class ConfigFile:
     """A file of a config, fetched and placed below the job's config directory."""
 
@@ -320,7 +321,7 @@ class ConfigFile:
     credentials: Credentials | None = None
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class ConfigSpec:
     """Named data and files for one job. `data` is as written; `encoding` is `utf8` or `base64`."""
 
@@ -332,7 +333,7 @@ class ConfigSpec:
     mod_time: str = ""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class RunningConfig:
     """A whole document. `date` is 0 when the document has none."""
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from maestro_py.spec.names import safe_name
 from maestro_py.spec.resolved import ImageRef
+from maestro_py.valueclass import valueclass
 
 CONFIGS_INSIDE = "/run/maestro/config"
 """Where a process with a root of its own finds its configs; the launcher makes them visible there."""
@@ -21,7 +22,7 @@ IMAGES_INSIDE = "/run/maestro/images"
 """Where such a process finds an image that is not inside its root: in a directory per job."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Places:
     """Where things are on the device, and the variables every text may use.
 
@@ -49,7 +50,7 @@ def image_inside(root: str, image: ImageRef) -> str:
     return f"{IMAGES_INSIDE}/{safe_name(image.job)}"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Own:
     """A process's own directories, on the device and as it sees them."""
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
 from maestro_py.errors import Problem
 from maestro_py.spec.nearest import EFFORT, nearest
+from maestro_py.valueclass import valueclass
 
 MOST_PROBLEMS = 1000
 """Mistakes listed of one document; nobody reads on, and a hostile one has a million."""
@@ -67,7 +68,7 @@ class Reading:
         return _asked(word)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Kind:
     """How one value is read and written.
 
@@ -83,7 +84,7 @@ class Kind:
     schema: Any = None
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Field:
     """One row: a key of a document and the attribute it fills, `attr`, named as the key unless said.
 
@@ -104,7 +105,7 @@ class Field:
             object.__setattr__(self, "attr", self.key)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Table:
     """The fields of one kind of object, and where written values come from.
 

@@ -7,7 +7,6 @@ equal exactly when nothing has to change. Times are seconds, sizes are bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from maestro_py.spec.model import (
@@ -23,6 +22,7 @@ from maestro_py.spec.model import (
     RestartPolicy,
     Secret,
 )
+from maestro_py.valueclass import valueclass
 
 
 class State(str, Enum):
@@ -38,7 +38,7 @@ class State(str, Enum):
     FAILED = "FAILED"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Ready:
     """How a process says it is ready. ok_string "" means: not by output. timeout 0 means: for ever.
 
@@ -56,18 +56,18 @@ class Ready:
         return bool(self.ok_string or self.probe)
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Restart:
     """What follows a death. limit 0 means unlimited; pause is a fixed delay that replaces the back-off."""
 
     policy: RestartPolicy = RestartPolicy.NEVER
     limit: int = 0
     pause: float | None = None
-    backoff: Backoff = Backoff()  # noqa: RUF009 - frozen
+    backoff: Backoff = Backoff()
     on_dependency_fail: bool = False
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Probation:
     """How a new version of an image proves itself; else the one before comes back.
 
@@ -80,7 +80,7 @@ class Probation:
     deaths: int = 3
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class ImageRef:
     """One installed version as a process uses it. `path` is its directory on the device."""
 
@@ -90,7 +90,7 @@ class ImageRef:
     path: str
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class ResolvedProcess:
     """Everything needed to launch, watch and stop one Linux process. Frozen and comparable."""
 
@@ -128,7 +128,7 @@ class ResolvedProcess:
     tmpfs: tuple[str, ...] = ()  # paths, each with ":size=BYTES" when it has a limit
     devices: tuple[str, ...] = ()  # paths under /dev
     pids: str = "host"  # or "private"
-    network: Network = Network()  # noqa: RUF009 - frozen
+    network: Network = Network()
     secrets: tuple[Secret, ...] = ()
     secrets_dir: str = ""  # as the process sees it; empty: it has no secrets
     data_dir: str = ""  # its own writable directory, on the device; kept
@@ -138,7 +138,7 @@ class ResolvedProcess:
     new_session: bool = False
     pgid: int = 0  # >0: join that process group; else a new one
     die_on_parent_death: bool = False
-    limits: Limits = Limits()  # noqa: RUF009 - frozen
+    limits: Limits = Limits()
     ready: Ready = Ready()
     restart: Restart = Restart()
     stop_signal: int = 15
@@ -149,4 +149,4 @@ class ResolvedProcess:
     watchdog: float = 0.0  # seconds; 0: none
     pre_start: tuple[str, ...] = ()
     post_stop: tuple[str, ...] = ()
-    on_failure: OnFailure = OnFailure()  # noqa: RUF009 - frozen
+    on_failure: OnFailure = OnFailure()

@@ -7,10 +7,10 @@ Lives in the run directory, which a reboot empties, and never waits for a disk.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from maestro_py.faultpoint import reach
 from maestro_py.state.database import Database
+from maestro_py.valueclass import valueclass
 
 SCHEMAS = (
     """
@@ -33,7 +33,7 @@ Row = tuple[int, float, str, str, str, str]
 """An event: id, unix seconds, type, job, process, message."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Record:
     """One process: boot and start of its main process (0: it has none), and JSON of what is known of it.
 

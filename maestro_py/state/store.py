@@ -13,11 +13,11 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from maestro_py.faultpoint import reach
 from maestro_py.state.database import Damaged, Database
+from maestro_py.valueclass import valueclass
 
 SCHEMAS = (
     """
@@ -43,7 +43,7 @@ _Row = tuple[str, str, str]
 """(kind, key, value as JSON text)."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Note:
     """What is remembered of a process: stopped by hand, and its last cause as `kind: text`."""
 
@@ -51,7 +51,7 @@ class Note:
     cause: str = ""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class _Copy:
     serial: int
     entries: list[_Row]

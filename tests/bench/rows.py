@@ -14,7 +14,9 @@ from functools import partial
 
 from . import proc
 from .peers import Job, Peer
+from .peers.maestro import Maestro
 from .probe import LINE, BenchError, Probe
+from .upgrade import silences
 
 JOBS = 100
 
@@ -42,6 +44,7 @@ ROWS = (
     Row("status_cli", "status", "status of 100 jobs, CLI, ms", 60),
     Row("help_cli", "status", "CLI --help, ms", 40),
     Row("tail", "tail", "CLI logs -n 10 of a 1 GB log, ms", 80),
+    Row("upgrade", "upgrade", "upgrade: longest silence of a followed log, ms", 200),
     Row("log_block", "log", "log capture, 4 kB writes, MB/s", 900, more_is_better=True),
     Row("log_line", "log", "log capture, a write per line, MB/s", 120, more_is_better=True),
     *(
@@ -90,9 +93,10 @@ class Effort:
     image_larger: bool = True
     tail: int = 7
     tail_size: int = 1 << 30
+    upgrades: int = 7
 
 
-QUICK = Effort(2, 5, 2, 10, 3, 1, 3.0, 1.0, 3.0, 500_000, 1, 0.15, False, 3, 1 << 28)
+QUICK = Effort(2, 5, 2, 10, 3, 1, 3.0, 1.0, 3.0, 500_000, 1, 0.15, False, 3, 1 << 28, 3)
 
 
 def sample(take: Callable[[int], float], count: int, budget: float) -> Figure:
@@ -323,7 +327,7 @@ def measure(
     parts: list[tuple[str, Collection[str], Callable[[str], Figures]]] = [
         (
             "idle",
-            [group for group in groups if group not in ("log", "image", "tail", "isolation")],
+            [group for group in groups if group not in ("log", "image", "tail", "upgrade", "isolation")],
             lambda path: Idle(peer_type, path, probe, effort).measure(groups),
         ),
         (
@@ -335,6 +339,11 @@ def measure(
             "tail",
             [group for group in groups if group == "tail"],
             lambda path: last_lines(peer_type, path, probe, effort),
+        ),
+        (
+            "upgrade",
+            [group for group in groups if group == "upgrade" and peer_type is Maestro],
+            lambda path: {"upgrade": Figure(silences(path, probe, effort.upgrades))},
         ),
     ]
     for part, wanted, run in parts:

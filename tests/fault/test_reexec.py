@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import pytest
 from support.daemon import PROJECT, Daemon
@@ -83,6 +88,31 @@ def test_who_follows_events_misses_none_and_sees_none_twice(daemon: Daemon) -> N
     follower.join(30)
     assert not follower.is_alive()
     assert seen == list(range(seen[0], seen[0] + len(seen)))
+
+
+def test_who_follows_a_log_misses_no_line_and_sees_none_twice(daemon: Daemon) -> None:
+    daemon.run(document(job("app", LINES)))
+    command = [sys.executable, "-m", "maestro_py.cli", "--socket", str(daemon.socket), "logs", "-f", "app"]
+    lines: queue.Queue[tuple[int, float]] = queue.Queue()
+    heard: list[tuple[int, float]] = []
+
+    def listen(pipe: IO[bytes]) -> None:
+        for line in pipe:
+            lines.put((int(line.split()[1]), time.monotonic()))
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=daemon.env) as follower:
+        assert follower.stdout
+        listener = threading.Thread(target=listen, args=(follower.stdout,))
+        listener.start()
+        for _ in range(3):
+            heard += [lines.get(timeout=30) for _ in range(20)]
+            upgrade(daemon)
+            heard += [lines.get(timeout=30) for _ in range(lines.qsize() + 20)]
+        follower.kill()
+        listener.join()
+    assert [number for number, _ in heard] == list(range(len(heard)))
+    silence = max(later - sooner for (_, sooner), (_, later) in pairwise(heard))
+    print(f"\n{len(heard)} lines, one each 5 ms; the longest silence lasted {silence * 1000:.0f} ms")
 
 
 def test_connections_made_while_the_daemon_changes_are_not_refused(daemon: Daemon) -> None:

@@ -268,7 +268,8 @@ def test_roll_back_waits_for_no_download_of_another(daemon: Daemon, tmp_path: Pa
         task_id = daemon.client().apply(more)["task_id"]
         (tmp_path / "die").touch()
         rolled_back(daemon)
-        assert daemon.client().task(task_id)["ended"] is None
+        task = daemon.client().task(task_id)
+        assert task["ended"] is None, task
     daemon.client().task(task_id, wait=20)
     assert daemon.job("app")["image_version"] == "1", "what goes on then knows of it"
 

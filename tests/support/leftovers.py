@@ -108,7 +108,9 @@ def timers(daemon: Daemon) -> int:
 
 
 def memory(pid: int) -> int:
-    """Return the bytes that are a process's own."""
+    """Return the bytes a process has written to and shares with nobody.
+
+    Clean ones do not count: a page of a library becomes private when the last other program using it ends.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    sizes = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines[1:]}
-    return sizes["Private_Dirty"] + sizes["Private_Clean"]
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_Dirty:"))

@@ -17,17 +17,18 @@ FILES = {
     if "templates" not in path.relative_to(PACKAGE).parts
 }
 
-BASE = {"", "errors", "units", "exits", "shipped"}
+BASE = {"", "valueclass", "errors", "units", "exits", "shipped"}
 DECIDING = BASE | {"spec", "plan", "lifecycle", "why"}
 ALLOWED = {
     "": set[str](),
-    "errors": {""},
+    "valueclass": set[str](),
+    "errors": {"", "valueclass"},
     "units": {"", "errors"},
-    "exits": {"", "errors", "units"},
+    "exits": {"", "valueclass", "errors", "units"},
     "shipped": set[str](),
     "timing": set[str](),
     "faultpoint": set[str](),
-    "budget": {""},
+    "budget": {"", "valueclass"},
     "spec": BASE | {"spec"},
     "differences": BASE | {"spec"},
     "plan": BASE | {"spec", "differences"},
@@ -40,7 +41,7 @@ ALLOWED = {
     "state": DECIDING | {"faultpoint", "timing", "state"},
     "daemon": DECIDING
     | {"budget", "probation", "faultpoint", "timing", "process", "images", "state", "daemon"},
-    "client": {"", "errors", "client"},
+    "client": {"", "valueclass", "errors", "client"},
     "cli": BASE | {"spec", "client", "cli"},
     "adapters": BASE | {"client", "adapters"},
 }
@@ -54,6 +55,7 @@ NOT_IN_THE_DAEMON = {
     "maestro_py.images.delta",
     "maestro_py.images.clone",
     "maestro_py.images.fetch",
+    "maestro_py.images.flush",
     "maestro_py.images.pack",
     "maestro_py.images.part",
     "maestro_py.images.signature",

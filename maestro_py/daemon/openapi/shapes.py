@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from maestro_py.valueclass import valueclass
 
 Json = dict[str, Any]
 Content = Mapping[str, Any]
 """Media type -> schema, None for bytes nobody describes."""
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Shape:
     """One route. answers: status -> content. body: schema of the request's, None: it has none.
 

@@ -7,12 +7,12 @@ Asked for by metrics only, so the daemon loads it then.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from itertools import pairwise
 
 from maestro_py.process import kernel
 from maestro_py.process.cgroups import files
 from maestro_py.process.cgroups.port import Cgroup
+from maestro_py.valueclass import valueclass
 
 # fields of proc_pid_stat(5), counted from the state
 _TIMES = slice(11, 15)  # utime, stime and those of children that were waited for
@@ -22,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Use:
     """CPU seconds and bytes read from and written to devices so far; tasks and memory bytes now.
 

@@ -15,12 +15,12 @@ Methods that only some backends need do nothing here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 from maestro_py.spec.model import Limits
+from maestro_py.valueclass import valueclass
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Memory:
     """Bytes in use, at most in use so far, and allowed; how often the kernel killed for lack of it.
 

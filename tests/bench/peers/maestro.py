@@ -133,6 +133,15 @@ class Maestro(Peer):
         command = _command("maestro", "maestro_py.cli")
         return [*command, "--socket", self.socket, "logs", "-n", str(lines), name]
 
+    def follow_command(self, name: str) -> list[str]:
+        """Command line that prints what a job says, on and on."""
+        command = _command("maestro", "maestro_py.cli")
+        return [*command, "--socket", self.socket, "logs", "-f", name]
+
+    def upgrade_command(self) -> list[str]:
+        """Command line that replaces the daemon in place and returns once the new one serves."""
+        return [*_command("maestro", "maestro_py.cli"), "--socket", self.socket, "upgrade"]
+
 
 class MaestroLimited(Maestro):
     """Isolated: another user, a memory limit and a limit of processes for every job."""

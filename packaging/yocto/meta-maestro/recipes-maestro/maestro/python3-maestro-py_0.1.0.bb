@@ -9,7 +9,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 PYPI_PACKAGE = "maestro_py"
 
 SRC_URI += "file://run-ptest"
-SRC_URI[sha256sum] = "c9792f3ff022a56fa539b34080f505aa4f1eba866e248665d52f5fbcda93bf46"
+SRC_URI[sha256sum] = "b69fdeb2b6a1cb37ff82fed626576b33697fade847e9412181bcb0ce1eef3103"
 
 # the clone of the project that this layer is part of, for EXTERNALSRC (packaging/yocto/README.md)
 # nooelint: oelint.vars.mispell.unknown - only users' own settings read it
