@@ -77,9 +77,10 @@ def held(daemon: Daemon) -> dict[str, Any]:
 def settled(daemon: Daemon, before: dict[str, Any]) -> dict[str, Any]:
     """Return what is held once it is as before, or after a while: networks are taken down by a helper."""
     deadline = time.monotonic() + 30
-    while any(new(before, after := held(daemon), name) for name in before) and time.monotonic() < deadline:
-        pass
-    return after
+    while True:
+        after = held(daemon)
+        if not any(new(before, after, name) for name in before) or time.monotonic() > deadline:
+            return after
 
 
 def _target(link: str) -> str:
