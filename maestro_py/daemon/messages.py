@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from maestro_py.daemon.router import MethodNotAllowed, Role
 from maestro_py.daemon.tasks import Task
 from maestro_py.errors import InvalidDocument, MaestroError
+from maestro_py.spec.text import distinct, finite, no_constant
 
 STATUS = {
     "bad-request": 400,
@@ -110,9 +111,9 @@ class Request:
         try:
             return json.loads(
                 self.body,
-                parse_constant=_refuse_constant,
+                parse_constant=no_constant,
                 parse_float=_number,
-                object_pairs_hook=_object,
+                object_pairs_hook=distinct,
             )
         except json.JSONDecodeError as error:
             why = f"line {error.lineno} column {error.colno}: {error.msg}" if self.body else "it is empty"
@@ -270,20 +271,7 @@ def problem(error: MaestroError, status: int = 0) -> Response:
     return response
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'"{twice}" is given twice in one object')
-    return found
-
-
 def _number(text: str) -> int | float:
     """Return a number; 5.0 is 5, as JSON Schema has it."""
-    value = float(text)
+    value = finite(text)
     return int(value) if abs(value) < _TOO_MUCH and value.is_integer() else value
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a JSON value")

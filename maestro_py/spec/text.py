@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from maestro_py.errors import InvalidDocument, Problem
 
 
-class _Refused(Exception):
+class _Refused(ValueError):
     """Something JSON's grammar allows, or Python's reader does, and a document may not have."""
 
 
@@ -17,11 +18,14 @@ def load_json(text: bytes | str, source: str) -> object:
     """Return the data of a JSON text.
 
     Raises InvalidDocument, with line and column where they are known, for text that is not UTF-8 or
-    not JSON, for a key given twice in one object, for NaN and infinities, and for nesting too deep.
+    not JSON, for a key given twice in one object, for NaN and infinities, numbers as large as one
+    (1e400) and nesting too deep.
     """
     text = decode(text, source)
     try:
-        data: object = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        data: object = json.loads(
+            text, object_pairs_hook=distinct, parse_constant=no_constant, parse_float=finite
+        )
     except json.JSONDecodeError as error:
         why = error.msg[:1].lower() + error.msg[1:]
         problem = Problem("", f"not valid JSON: {why}, column {error.colno}", line=error.lineno)
@@ -75,7 +79,8 @@ def decode(text: bytes | str, source: str) -> str:
         raise InvalidDocument(source, [problem]) from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of pairs. Raises ValueError for a key given twice."""
     data = dict(pairs)
     if len(data) != len(pairs):
         seen: set[str] = set()
@@ -86,5 +91,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _no_constant(name: str) -> object:
+def finite(text: str) -> float:
+    """Return a number. Raises ValueError for one beyond what a float holds."""
+    value = float(text)
+    if math.isinf(value):
+        raise _Refused("a number is too large")
+    return value
+
+
+def no_constant(name: str) -> object:
+    """Refuse NaN and the infinities, which Python's reader takes. Raises ValueError."""
     raise _Refused(f"{name} is not a number a document may have")

@@ -46,6 +46,8 @@ def test_a_json_mistake_has_line_and_column() -> None:
         ('{"a": 1, "b": {"x": 1, "x": 2}}', 'the key "x" is given twice'),
         ('{"a": NaN}', "NaN"),
         ('{"a": -Infinity}', "-Infinity"),
+        ('{"a": 1e400}', "a number is too large"),
+        ('{"a": -1' + "0" * 400 + ".5}", "a number is too large"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),
         ("1" * 5000, "too many digits"),
