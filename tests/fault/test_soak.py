@@ -2,7 +2,7 @@
 """Hours of ordinary life, and thousands of deaths, leave no more behind than the first minute did.
 
 MAESTRO_SOAK_SECONDS says how long the churn lasts (default 5, the full run is 3600), MAESTRO_CRASHES
-how many deaths there are (default 100, the full run is 10000).
+how many deaths there are (default 200, the full run is 10000).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from support.leftovers import COUNTS_TIMERS, MOST_GROWTH, held, memory, new, set
 from maestro_py.errors import MaestroError
 
 SECONDS = float(os.environ.get("MAESTRO_SOAK_SECONDS", "5"))
-CRASHES = int(os.environ.get("MAESTRO_CRASHES", "100"))
+CRASHES = int(os.environ.get("MAESTRO_CRASHES", "200"))
 
 CONFIG = """
 restart_rate: 0

@@ -20,7 +20,7 @@ from support.guarded import patched
 from support.leftovers import COUNTS_TIMERS, MOST_GROWTH, KeptAlive, held, memory, new, settled
 from support.netlab import lab
 
-CYCLES = int(os.environ.get("MAESTRO_CYCLES", "20"))
+CYCLES = int(os.environ.get("MAESTRO_CYCLES", "50"))
 WARM_UP = min(300, 3 * CYCLES)
 """Cycles before the first look: caches, modules imported late, the first groups."""
 

@@ -109,9 +109,9 @@ def timers(daemon: Daemon) -> int:
 
 
 def memory(pid: int) -> int:
-    """Return the bytes a process has written to and shares with nobody.
+    """Return the bytes a process has in memory, those it shares included.
 
-    Clean ones do not count: a page of a library becomes private when the last other program using it ends.
+    What it has for itself says less: a page of a library becomes private when the last other program ends.
     """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_Dirty:"))
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Rss:"))
