@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from maestro_py.errors import MaestroError, Passing
 
@@ -53,11 +53,16 @@ class Progress:
             _say({"bytes": done, "total": total, "rate": round((done - self._start) / (now - self._began))})
 
 
-def main(work: Callable[[Request], Mapping[str, Any]]) -> int:
-    """Run `work` on the request and return the exit status; whatever goes wrong becomes one error line.
+def main(work: Callable[[Request], Mapping[str, Any]]) -> NoReturn:
+    """Run `work` on the request and end the program; whatever goes wrong becomes one error line.
 
-    SIGTERM ends the work like a failure, so that what was half done is taken away.
+    SIGTERM ends the work like a failure, so that what was half done is taken away. Nothing is left in a
+    buffer, so the program ends at once: the interpreter would clear up for 15 ms all that is loaded.
     """
+    os._exit(_run(work))
+
+
+def _run(work: Callable[[Request], Mapping[str, Any]]) -> int:
     signal.signal(signal.SIGTERM, _ended)
     last: dict[str, Any]
     try:

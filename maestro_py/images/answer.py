@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from maestro_py.errors import MaestroError
@@ -26,8 +26,7 @@ class StartAgain(MaestroError):
     """What is here is of no use: the next try begins with the first byte."""
 
 
-@dataclass
-class Answer:
+class Answer(NamedTuple):
     """What comes. start: where in the file; total: bytes of the whole file, None when nobody said.
 
     etag, modified: what the next try names the same content by.

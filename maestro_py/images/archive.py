@@ -14,10 +14,9 @@ import re
 import stat
 import tarfile
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from maestro_py.images.decompress import MAGIC
-from maestro_py.valueclass import valueclass
 
 FILE, DIRECTORY, SYMLINK, HARDLINK = "file", "directory", "symbolic link", "hard link"
 CHARACTERS, BLOCKS, FIFO = "character device", "block device", "FIFO"
@@ -53,8 +52,7 @@ Copy = Callable[[int, Digest], None]
 """Writes a file's bytes to a descriptor, and tells a digest the same."""
 
 
-@valueclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One entry. parts: path below the root, never empty; mtime: unix seconds; target: of either link.
 
     owner: as the archive says, (uid, gid); device: number of a device node; capabilities: value of the

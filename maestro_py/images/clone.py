@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from typing import Any
 
 from maestro_py import helper
@@ -71,4 +70,4 @@ def _sync(path: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(helper.main(clone))
+    helper.main(clone)

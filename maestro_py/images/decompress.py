@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compressed files as a stream of plain bytes, undone by a second process while the first one works.
 
-Decompressing costs about as much as parsing and writing, so the two run side by side with a pipe in
-between. The forked child shares the file's offset: the parent sees from it how far the archive is read.
+Decompressing costs about as much as parsing and writing, so the two run side by side, with memory that both
+have in between. The child shares the offset of the file: the parent sees from it how far the archive is read.
 """
 
 from __future__ import annotations
 
 import bz2
 import ctypes
-import fcntl
-import importlib
+import functools
 import lzma
 import os
-import shutil
 import signal
 import zlib
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol
 
-from maestro_py.errors import Unsupported
+from maestro_py.images.pieces import PIECE, Pieces
 
 MAGIC = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0", "zst": b"\x28\xb5\x2f\xfd"}
 """First bytes of each compressed format (RFC 1952, bzip2, the .xz specification, RFC 8878)."""
@@ -27,8 +25,9 @@ MAGIC = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0", "zst": b"\x28\xb
 XZ_MEMORY = 128 << 20
 """Bytes an xz stream may ask for; `xz -9` asks for 65 MiB."""
 
-READ, WRITE, PIPE = 256 << 10, 256 << 10, 1 << 20
-F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has the name from Python 3.10 on, but not on every build
+READ = 256 << 10
+"""Bytes of the compressed file read at a time."""
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -37,7 +36,7 @@ class Broken(Exception):
 
 
 class _Stream(Protocol):
-    """What bz2, lzma and zstd have in common; zlib is brought into this form."""
+    """What bz2 and lzma have in common; zlib is brought into this form."""
 
     @property
     def eof(self) -> bool: ...
@@ -49,29 +48,34 @@ class _Stream(Protocol):
 
 
 class Plain:
-    """Plain bytes, readable from `fd`, of `source`, an open file at its start; `kind` as in MAGIC or empty.
+    """Plain bytes of `source`, an open file at its start; `kind` as in MAGIC or empty.
 
     A context manager: afterwards the child is gone. Entering raises Unsupported when nothing here can
     undo the format.
     """
 
     def __init__(self, source: int, kind: str) -> None:
-        self.fd = source
         self._source = source
         self._kind = kind
-        self._pid = 0
-        self._verdict = -1
+        self._pid = self._verdict = 0
+        self._pieces: Pieces | None = None
+        self._buffer = memoryview(bytearray(0 if kind else PIECE))
 
     def __enter__(self) -> Plain:
         if self._kind:
-            self._start(_zstd_program() if self._kind == "zst" else "")
+            self._start(_undoer(self._kind))
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
-            os.close(self.fd)
             self._reap()
+
+    def read(self) -> memoryview:
+        """Return some bytes, valid until the next call; nothing at the end."""
+        if self._pieces:
+            return self._pieces.take()
+        return self._buffer[: os.readv(self._source, [self._buffer])]
 
     def position(self) -> int:
         """Return how many bytes of the file are read so far."""
@@ -80,37 +84,33 @@ class Plain:
     def check(self) -> None:
         """Raise Broken when the decompressor met damage; at the end of the stream, or once it went wrong.
 
-        A child that still had more to say is ended by its closed pipe, which says nothing about the file.
+        A child that still had more to say ends when nobody takes it, which says nothing about the file.
         """
         if self._pid:
-            os.close(self.fd)
-            said = os.read(self._verdict, 4096).decode(errors="replace")
-            status = self._reap()
+            status, said = self._reap()
             if said or (status and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPIPE)):
                 raise Broken(said or f"the {self._kind} data are damaged or end early")
 
-    def _reap(self) -> int:
+    def _reap(self) -> tuple[int, str]:
+        """Return the exit status of the child and what it said about the file."""
+        assert self._pieces
+        self._pieces.close()
+        said = os.read(self._verdict, 4096).decode(errors="replace")
         status = os.waitpid(self._pid, 0)[1]
         self._pid = 0
         os.close(self._verdict)
-        return status
+        return status, said
 
-    def _start(self, program: str) -> None:
-        self.fd, into = os.pipe()
+    def _start(self, undo: Undo) -> None:
+        self._pieces = pieces = Pieces()
         self._verdict, verdict = os.pipe()
-        try:
-            fcntl.fcntl(into, F_SETPIPE_SZ, PIPE)
-        except OSError:
-            pass  # a user over the kernel's share of pipe memory gets a smaller one
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             try:
                 _die_with(parent)
-                os.close(self.fd)
-                if program:
-                    _run(program, self._source, into)
-                _undo(self._kind, self._source, into)
+                pieces.giver()
+                undo(self._source, pieces)
                 os._exit(0)
             except Broken as error:
                 os.write(verdict, str(error).encode())
@@ -118,8 +118,12 @@ class Plain:
                 os.write(verdict, f"the {self._kind} data are damaged: {error}".encode())
             finally:
                 os._exit(1)
-        os.close(into)
+        pieces.taker()
         os.close(verdict)
+
+
+Undo = Callable[[int, Pieces], None]
+"""Undoes the compression of an open file; raises Broken."""
 
 
 def _die_with(parent: int) -> None:
@@ -130,29 +134,13 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _run(program: str, source: int, into: int) -> None:
-    os.dup2(source, 0)
-    os.dup2(into, 1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    os.execv(program, [program, "-dcq"])
+def _undoer(kind: str) -> Undo:
+    """Return what undoes a format. Raises Unsupported."""
+    if kind == "zst":
+        from maestro_py.images import zstd  # most devices have no such images
 
-
-def _zstd_module() -> Callable[[], _Stream] | None:
-    try:  # part of Python from 3.14 on
-        return cast("Callable[[], _Stream]", importlib.import_module("compression.zstd").ZstdDecompressor)
-    except ImportError:
-        return None
-
-
-def _zstd_program() -> str:
-    """Return the zstd program; empty when Python does it itself. Raises Unsupported for neither."""
-    program = shutil.which("zstd")
-    if program is None and _zstd_module() is None:
-        raise Unsupported(
-            "it is compressed with zstd, which this device cannot undo",
-            hint="install the zstd program, or pack the image as tar.gz",
-        )
-    return program or ""
+        return functools.partial(zstd.undo, zstd.library())
+    return functools.partial(_undo, kind)
 
 
 class _Gzip:
@@ -181,15 +169,11 @@ def _maker(kind: str) -> Callable[[], _Stream]:
         return _Gzip
     if kind == "bz2":
         return bz2.BZ2Decompressor
-    if kind == "xz":
-        return lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY)
-    module = _zstd_module()
-    assert module
-    return module
+    return lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY)
 
 
-def _undo(kind: str, source: int, into: int) -> None:
-    """Write the plain bytes of `source` to `into`: one stream or several in a row, then at most zeros."""
+def _undo(kind: str, source: int, into: Pieces) -> None:
+    """Give the plain bytes of an open file: one stream or several in a row, then at most zeros."""
     make = _maker(kind)
     stream = make()
     while True:
@@ -203,9 +187,7 @@ def _undo(kind: str, source: int, into: int) -> None:
             data = os.read(source, READ)
             if not data:
                 raise Broken(f"the {kind} data end early")
-        view = memoryview(stream.decompress(data, WRITE))
-        while view:
-            view = view[os.write(into, view) :]
+        into.put(stream.decompress(data, PIECE))
 
 
 def _next_stream(kind: str, source: int, data: bytes) -> bytes:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from typing import Any
 
 from maestro_py import helper
@@ -58,4 +57,4 @@ def apply(request: helper.Request) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(helper.main(apply))
+    helper.main(apply)

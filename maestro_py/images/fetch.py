@@ -186,4 +186,4 @@ def _time_is_up(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(helper.main(fetch))
+    helper.main(fetch)

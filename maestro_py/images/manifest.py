@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -120,4 +119,4 @@ def _differences(
 
 
 if __name__ == "__main__":
-    sys.exit(helper.main(check))
+    helper.main(check)

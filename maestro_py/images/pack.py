@@ -18,7 +18,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tarfile
 import time
 import zipfile
@@ -177,4 +176,4 @@ _COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
 
 
 if __name__ == "__main__":
-    sys.exit(helper.main(pack))
+    helper.main(pack)

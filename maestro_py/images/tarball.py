@@ -37,35 +37,26 @@ MAX_HEADER = 1 << 20
 MAX_TRAILER = 64 << 20
 """Bytes of zeros that may follow an archive's end."""
 
-BUFFER = 256 << 10
-"""Bytes read at a time: they are still in the processor's cache when they are hashed and written."""
-
 
 class _Stream:
-    """A forward-only file over a descriptor, in the form tarfile wants, with a way around it for data.
+    """A forward-only file in the form tarfile wants, with a way around it for data.
 
     limit: bytes it may have at most.
     """
 
-    def __init__(self, fd: int, limit: int) -> None:
-        self._fd = fd
+    def __init__(self, plain: Plain, limit: int) -> None:
+        self._plain = plain
         self._limit = limit
-        self._buffer = memoryview(bytearray(BUFFER))
-        self._start = self._end = 0
+        self._rest = memoryview(b"")
         self._offset = 0
         self.block = b""  # what was read last
 
-    def _available(self) -> int:
-        if self._start == self._end:
-            self._start, self._end = 0, os.readv(self._fd, [self._buffer])
-        return self._end - self._start
-
     def take(self, count: int) -> memoryview:
         """Return 1 to `count` bytes, valid until the next call; nothing at the end."""
-        size = min(count, self._available())
-        found = self._buffer[self._start : self._start + size]
-        self._start += size
-        self._offset += size
+        if not self._rest:
+            self._rest = self._plain.read()
+        found, self._rest = self._rest[:count], self._rest[count:]
+        self._offset += len(found)
         if self._offset > self._limit:
             raise Broken(f"more than {self._limit} bytes come out of it")
         return found
@@ -104,7 +95,7 @@ def read_tar(plain: Plain, allow: Collection[str] = (), limit: int = sys.maxsize
 
     limit: bytes the archive may have once it is not compressed any more.
     """
-    stream = _Stream(plain.fd, limit)
+    stream = _Stream(plain, limit)
     tar: tarfile.TarFile | None = None
     while True:
         try:
@@ -134,7 +125,7 @@ def read_tar(plain: Plain, allow: Collection[str] = (), limit: int = sys.maxsize
 
 def _drain(stream: _Stream) -> None:
     limit = stream.tell() + MAX_TRAILER
-    while piece := stream.take(BUFFER):
+    while piece := stream.take(MAX_TRAILER):
         if any(piece.tobytes().lstrip(b"\0")):
             raise Broken("something else follows the archive's end")
         if stream.tell() > limit:

@@ -24,7 +24,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from maestro_py import helper
 from maestro_py.errors import MaestroError, Unsupported
@@ -51,7 +51,6 @@ from maestro_py.images.links import Links, Parts
 from maestro_py.images.manifest import Checksum, Sums
 from maestro_py.images.tarball import MAX_TRAILER, read_tar
 from maestro_py.images.verify import verify
-from maestro_py.valueclass import valueclass
 
 MAX_ENTRIES = 200_000
 """Files, directories and links one image may have when the request does not say."""
@@ -86,8 +85,7 @@ Owner = tuple[int, int] | None
 """(uid, gid); None: whoever runs this."""
 
 
-@valueclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What one unpacking may do; see the fields of the request."""
 
     max_entries: int = MAX_ENTRIES
@@ -378,4 +376,4 @@ def _split_target(member: Member) -> Parts:
 
 
 if __name__ == "__main__":
-    sys.exit(helper.main(unpack))
+    helper.main(unpack)

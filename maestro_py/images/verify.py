@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from typing import Any
 
 from maestro_py import helper
@@ -88,4 +87,4 @@ def _main(request: helper.Request) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(helper.main(_main))
+    helper.main(_main)

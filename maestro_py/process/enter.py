@@ -10,6 +10,7 @@ exit status is the command's, 128 + N when signal N ended it, 126 or 127 when it
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -82,7 +83,9 @@ def find(target: Mapping[str, Any]) -> Place:
     gone = MaestroError(f"cannot enter {job}: its process {pid} is gone", hint=f"maestro why {job}")
     try:
         pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.EINVAL):  # EINVAL: it is just being reaped
+            raise
         raise gone from None
     if kernel.boot_id() != target["boot_id"]:
         raise MaestroError(f"cannot enter {job}: its daemon does not run on this device")

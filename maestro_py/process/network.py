@@ -347,4 +347,4 @@ def work(request: helper.Request) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(helper.main(work))
+    helper.main(work)

@@ -59,7 +59,7 @@ def handles(pids: Iterable[int]) -> list[int]:
     """Return pidfds of those processes that are still there."""
     fds = []
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):  # ESRCH or, while it is being reaped, EINVAL
             fds.append(os.pidfd_open(pid))
     return fds
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -161,6 +162,18 @@ def test_a_process_that_is_not_the_one_the_daemon_means_is_not_entered(daemon: D
     ):
         with pytest.raises(MaestroError, match="cannot enter app: "):
             enter.find(forged)
+
+
+def test_a_process_just_being_reaped_is_gone(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.run(document(job("app")))
+    target = daemon.client().process("app")
+
+    def reaped(pid: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "pidfd_open", reaped)
+    with pytest.raises(MaestroError, match=r"its process .* is gone"):
+        enter.find(target)
 
 
 def test_a_paused_job_is_not_entered(daemon: Daemon) -> None:

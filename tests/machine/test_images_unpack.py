@@ -25,7 +25,8 @@ from typing import Any
 
 import pytest
 
-from maestro_py.errors import MaestroError
+from maestro_py.errors import MaestroError, Unsupported
+from maestro_py.images import zstd
 from maestro_py.images.unpack import unpack
 from maestro_py.images.zipball import MAX_DIRECTORY
 
@@ -564,13 +565,38 @@ def test_a_directory_that_is_there_is_left_alone(staging: Path) -> None:
     assert (staging / "tree" / "mine").exists()
 
 
-def test_zstd_without_a_program_is_a_clear_message(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if sys.version_info >= (3, 14):
-        pytest.skip("this Python undoes zstd itself")
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert "compressed with zstd, which this device cannot undo" in refusal(
-        staging, b"\x28\xb5\x2f\xfd" + bytes(99)
-    )
+def test_zstd_without_its_library_is_a_clear_message(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zstd, "LIBRARY", "libnothing.so.1")
+    with pytest.raises(Unsupported, match="is compressed with zstd, which this device cannot undo") as caught:
+        run(staging, b"\x28\xb5\x2f\xfd" + bytes(99))
+    assert "install libnothing.so.1" in caught.value.hint
+
+
+@NO_ZSTD
+def test_zstd_frames_in_a_row_are_one_archive(staging: Path) -> None:
+    data, note = good_tar(), b"\x50\x2a\x4d\x18\x03\0\0\0abc"  # a skippable frame, RFC 8878 3.1.2
+    run(staging, COMPRESS["zst"](data[:5000]) + note + COMPRESS["zst"](data[5000:]))
+    check_good_tree(staging / "tree")
+
+
+@NO_ZSTD
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda data: data[:-3], "the zst data end early"),
+        (lambda data: data + b"more", "the zst data are damaged: "),
+        (lambda data: data[:9] + bytes([data[9] ^ 255]) + data[10:], "the zst data are damaged: "),
+    ],
+)
+def test_damaged_zstd_data_are_named(staging: Path, spoil: Callable[[bytes], bytes], why: str) -> None:
+    assert why in refusal(staging, spoil(COMPRESS["zst"](good_tar())))
+
+
+@NO_ZSTD
+def test_zstd_data_that_want_too_much_memory_are_refused(staging: Path) -> None:
+    command = ["zstd", "-qc", "--long=31", "--no-check"]
+    data = subprocess.run(command, input=good_tar(), capture_output=True, check=True).stdout
+    assert "too much memory" in refusal(staging, data)
 
 
 # ---- as a program

@@ -24,6 +24,7 @@ PACKAGECONFIG ?= "\
     network \
     top \
     yaml \
+    zstd \
     ${@bb.utils.filter('DISTRO_FEATURES', 'seccomp systemd', d)} \
 "
 # limits on kernels that are booted with version 1 control groups
@@ -44,6 +45,8 @@ PACKAGECONFIG[systemd] = ",,,python3-sdnotify"
 PACKAGECONFIG[top] = ",,,python3-psutil"
 # config files and documents in YAML; without it in JSON
 PACKAGECONFIG[yaml] = ",,,python3-pyyaml"
+# images compressed with zstd
+PACKAGECONFIG[zstd] = ",,,libzstd"
 
 SYSTEMD_SERVICE:${PN} = "maestrod.service"
 INITSCRIPT_NAME = "maestrod"
@@ -89,6 +92,7 @@ RDEPENDS:${PN} += "\
     python3-h11 \
     python3-io \
     python3-json \
+    python3-mmap \
     python3-netclient \
     python3-resource \
     python3-sqlite3 \
