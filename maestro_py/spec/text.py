@@ -9,6 +9,8 @@ from typing import Any
 
 from maestro_py.errors import InvalidDocument, Problem
 
+_SHOWN = 20  # characters of a number that is too long
+
 
 class _Refused(ValueError):
     """Something JSON's grammar allows, or Python's reader does, and a document may not have."""
@@ -95,7 +97,7 @@ def finite(text: str) -> float:
     """Return a number. Raises ValueError for one beyond what a float holds."""
     value = float(text)
     if math.isinf(value):
-        raise _Refused("a number is too large")
+        raise _Refused(f"the number {text[:_SHOWN]}{'…' * (len(text) > _SHOWN)} is too large")
     return value
 
 
