@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import zipfile
@@ -28,6 +29,8 @@ import sbom  # what belongs to an installation is known there
 
 EXTRAS = ("seccomp", "signature")
 JOBS = 100
+BOOTS = 3
+"""Of which the median counts."""
 STARTED = "read up rest </proc/uptime; echo $up >/run/started/$1; exec sleep 100000"
 SUPERVISORD = '#!/bin/sh\nPYTHONPATH=/opt/tools exec python3 -m supervisor.supervisord "$@"\n'
 SUPERVISORD_UNIT = "[Service]\nExecStart=/usr/local/bin/supervisord -n -c /etc/supervisord.conf\n"
@@ -95,7 +98,10 @@ def _for_systemd(machine: Machine) -> None:
 
 
 def boots(machine: Machine) -> dict[str, float]:
-    """Return, for each supervisor, the seconds from the kernel's start until all jobs have begun."""
+    """Return, for each supervisor, the seconds from the start of process 1 until all jobs have begun.
+
+    The kernel's own share says nothing about them and, under emulation, may be minutes.
+    """
     machine.write("/root/started.sh", f"{STARTED}\n")
     machine.write("/etc/tmpfiles.d/started.conf", "d /run/started 0755 root root\n")
     machine.run("systemd-tmpfiles --create started.conf")
@@ -107,11 +113,16 @@ def boots(machine: Machine) -> dict[str, float]:
     }
     for name, make in prepare.items():
         make(machine)
-        machine.run("sync")
-        machine.reboot()
-        machine.until(f"test $(cat /run/started/* | wc -l) = {JOBS}", 300)
-        found[name] = float(machine.run("cat /run/started/* | sort -n | tail -n 1"))
+        found[name] = statistics.median(_boot(machine) for _ in range(BOOTS))
     return found
+
+
+def _boot(machine: Machine) -> float:
+    machine.run("sync")
+    machine.reboot()
+    machine.until(f"test $(cat /run/started/* | wc -l) = {JOBS}", 300)
+    last = float(machine.run("cat /run/started/* | sort -n | tail -n 1"))
+    return last - int(machine.run("systemctl show --property UserspaceTimestampMonotonic --value")) / 1e6
 
 
 def weigh(machine: Machine, listing: str) -> float:
@@ -151,7 +162,7 @@ def table(figures: dict[str, Figures]) -> str:
         "PSS with 0, 10, 100 jobs, MiB": lambda found, name: " ".join(
             f"{pss:.1f}" for pss in found[name]["pss"]
         ),
-        "boot until 100 jobs run, s": lambda found, name: f"{found['boot'][name]:.0f}",
+        "start of process 1 until 100 jobs run, s": lambda found, name: f"{found['boot'][name]:.0f}",
         "written, 10 idle jobs, MB a day": lambda found, name: f"{found[name]['writes']['idle']:.1f}",
         "written, 10 lines a second, MB a day": lambda found, name: f"{found[name]['writes']['busy']:.0f}",
     }
