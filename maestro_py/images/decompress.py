@@ -25,8 +25,8 @@ MAGIC = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0", "zst": b"\x28\xb
 XZ_MEMORY = 128 << 20
 """Bytes an xz stream may ask for; `xz -9` asks for 65 MiB."""
 
-READ = 256 << 10
-"""Bytes of the compressed file read at a time."""
+READ = 64 << 10
+"""Bytes of the compressed file read at a time: what is left of them is copied with every piece made."""
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
