@@ -7,6 +7,8 @@ An archive that breaks a rule is kept; once understood, it belongs to those of t
 from __future__ import annotations
 
 import bz2
+import contextlib
+import ctypes
 import gzip
 import io
 import lzma
@@ -23,7 +25,8 @@ from typing import Any
 import pytest
 from support.fuzzing import SEED, TIMEOUT, kept, memory, rounds, spoiled
 
-from maestro_py.errors import MaestroError
+from maestro_py.errors import MaestroError, Unsupported
+from maestro_py.images import zstd
 from maestro_py.images.unpack import unpack
 
 LIMITS = {"max_entries": 300, "max_bytes": 1 << 20, "max_ratio": 1000}
@@ -47,6 +50,21 @@ PAX_KEYS = (
 PAX_VALUES = (*NAMES[:20], "0", "-1", "9" * 30, "nan", "inf", "1e400", "BINARY", "AAAA", "1,2,3", "\udc80")
 
 
+def zst(data: bytes) -> bytes:
+    """Return data as one zstd frame."""
+    library = zstd.library()
+    library.ZSTD_compressBound.restype = library.ZSTD_compress.restype = ctypes.c_size_t
+    room = ctypes.create_string_buffer(library.ZSTD_compressBound(ctypes.c_size_t(len(data))))
+    sizes = ctypes.c_size_t(len(room)), ctypes.c_size_t(len(data))
+    return room.raw[: library.ZSTD_compress(room, sizes[0], data, sizes[1], 3)]
+
+
+COMPRESS: tuple[Callable[[bytes], bytes], ...] = (gzip.compress, bz2.compress, lzma.compress)
+with contextlib.suppress(Unsupported):
+    zstd.library()
+    COMPRESS += (zst,)
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     with memory() as directory:
@@ -66,7 +84,7 @@ class Maker:
         if self.dice.random() < 0.4:
             data = spoiled(self.dice, data)
         if make != self.zip and self.dice.random() < 0.3:
-            data = self.dice.choice((gzip.compress, bz2.compress, lzma.compress))(data)
+            data = self.dice.choice(COMPRESS)(data)
             if self.dice.random() < 0.3:
                 data = spoiled(self.dice, data)
         return data
