@@ -51,7 +51,7 @@ def test_a_hundred_kills_for_memory_are_named_a_hundred_times(daemon: Daemon) ->
     eater = python("app", EATER, cgroup=LIMIT, **restart)
     eater["exec_args"][:0] = ["-I", "-S"]
     daemon.client().apply(document(eater))
-    daemon.wait_state("app", "FAILED", timeout=100)
+    daemon.wait_state("app", "FAILED", timeout=220)
     said = [text for kind in ("restarting", "failed") for text in of(daemon, kind)]
     assert len(said) == TIMES
     assert [text for text in said if not NAMED.search(text)] == []

@@ -73,7 +73,7 @@ StandardOutput=null
 WantedBy=multi-user.target
 """
 
-TEST_TIMEOUT = 240
+TEST_TIMEOUT = 480
 """Seconds for one test in the device: emulation is an order of magnitude slower than a machine."""
 
 # First out of the way: controllers can be enabled only where no process is.
