@@ -9,7 +9,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 PYPI_PACKAGE = "maestro_py"
 
 SRC_URI += "file://run-ptest"
-SRC_URI[sha256sum] = "d566fce33193376a28426406bad3bdc89e259a7d22ff5a664004581fe3b513a6"
+SRC_URI[sha256sum] = "b53d6eb409782caa729b2bd73ddf773a21d6488b13f56a9f282087a5b439f0f7"
 
 # the clone of the project that this layer is part of, for EXTERNALSRC (packaging/yocto/README.md)
 # nooelint: oelint.vars.mispell.unknown - only users' own settings read it
