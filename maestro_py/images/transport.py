@@ -34,8 +34,11 @@ except ImportError:  # a Python built without it: http only
 MAX_REDIRECTS = 5
 """Redirects followed, never from https to http."""
 
-CHUNK_SMALLEST, CHUNK_LARGEST = 16 << 10, 256 << 10
-"""Bytes read at once: small on a slow line so that progress is seen, large on a quick one."""
+CHUNK_SMALLEST, CHUNK_LARGEST = 16 << 10, 64 << 10
+"""Bytes read at once: small on a slow line so that progress is seen, larger on a quick one.
+
+Pieces of 256 KiB had the allocator keep 1.3 MiB more in a long download than in a short one.
+"""
 
 PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504, 507, 508, 509, 520, 521, 522, 523, 524, 529)
 """Statuses after which another try may do better: RFC 9110, RFC 6585 and what proxies add."""
