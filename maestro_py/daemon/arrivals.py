@@ -116,7 +116,14 @@ class Arrivals:
         task.advance(item.label, "install", size, size, "complete")
         self._tell("image-installed", f"image {item.label} is installed")
         self._archives.keep(image, path)
+        if self.images.spend(path):
+            self.loop.spawn(self._free_spent(), name="free spent downloads")
         self.downloads.discard(path)
+
+    async def _free_spent(self) -> None:
+        """Let a large archive go bit by bit, between other work."""
+        while self.images.free_spent():
+            await self.loop.sleep(0.01)
 
     async def _accepted(
         self,
@@ -152,7 +159,7 @@ class Arrivals:
         twin = self.images.twin(image, made)
         if twin is None:
             return False
-        _, tree = self.images.stage(image)
+        tree = self.images.stage(image)
         try:
             request = {"tree": twin["path"], "dest": tree}
             await helpers.run(self.loop, "maestro_py.images.clone", request)
@@ -184,7 +191,7 @@ class Arrivals:
         task: Task,
     ) -> None:
         label = items.label(image)
-        _, tree = self.images.stage(image)
+        tree = self.images.stage(image)
         made = self._way(image, process)
         signature = await self._signature(image, process, task)
         limits = self.config.unpacking

@@ -28,11 +28,44 @@ XZ_MEMORY = 128 << 20
 READ = 64 << 10
 """Bytes of the compressed file read at a time: what is left of them is copied with every piece made."""
 
+GIVE_BACK = 1 << 20
+"""Bytes after which the memory of what was read is given back."""
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Broken(Exception):
     """The data are damaged or end early; says how."""
+
+
+class Source:
+    """An open file that is read once, from its start.
+
+    What was read leaves the page cache, if it is on disk: its memory serves what is unpacked next, and
+    does not drive out what running jobs have there. The offset is the file's own.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._done = self._given_back = 0
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes, none at the end."""
+        data = os.read(self.fd, size)
+        self._count(len(data))
+        return data
+
+    def read_into(self, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer, or its beginning; return how many bytes there are."""
+        count = os.readv(self.fd, [buffer])
+        self._count(count)
+        return count
+
+    def _count(self, size: int) -> None:
+        self._done += size
+        if self._done - self._given_back >= GIVE_BACK:
+            os.posix_fadvise(self.fd, 0, self._done, os.POSIX_FADV_DONTNEED)
+            self._given_back = self._done
 
 
 class _Stream(Protocol):
@@ -55,7 +88,7 @@ class Plain:
     """
 
     def __init__(self, source: int, kind: str) -> None:
-        self._source = source
+        self._source = Source(source)
         self._kind = kind
         self._pid = self._verdict = 0
         self._pieces: Pieces | None = None
@@ -75,11 +108,11 @@ class Plain:
         """Return some bytes, valid until the next call; nothing at the end."""
         if self._pieces:
             return self._pieces.take()
-        return self._buffer[: os.readv(self._source, [self._buffer])]
+        return self._buffer[: self._source.read_into(self._buffer)]
 
     def position(self) -> int:
         """Return how many bytes of the file are read so far."""
-        return os.lseek(self._source, 0, os.SEEK_CUR)
+        return os.lseek(self._source.fd, 0, os.SEEK_CUR)
 
     def check(self) -> None:
         """Raise Broken when the decompressor met damage; at the end of the stream, or once it went wrong.
@@ -122,7 +155,7 @@ class Plain:
         os.close(verdict)
 
 
-Undo = Callable[[int, Pieces], None]
+Undo = Callable[[Source, Pieces], None]
 """Undoes the compression of an open file; raises Broken."""
 
 
@@ -172,7 +205,7 @@ def _maker(kind: str) -> Callable[[], _Stream]:
     return lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY)
 
 
-def _undo(kind: str, source: int, into: Pieces) -> None:
+def _undo(kind: str, source: Source, into: Pieces) -> None:
     """Give the plain bytes of an open file: one stream or several in a row, then at most zeros."""
     make = _maker(kind)
     stream = make()
@@ -184,17 +217,17 @@ def _undo(kind: str, source: int, into: Pieces) -> None:
                 return
             stream = make()
         elif stream.needs_input:
-            data = os.read(source, READ)
+            data = source.read(READ)
             if not data:
                 raise Broken(f"the {kind} data end early")
         into.put(stream.decompress(data, PIECE))
 
 
-def _next_stream(kind: str, source: int, data: bytes) -> bytes:
+def _next_stream(kind: str, source: Source, data: bytes) -> bytes:
     """Return the beginning of the stream that follows, or nothing at the end of the file."""
     magic = MAGIC[kind]
     while len(data := data.lstrip(b"\0")) < len(magic):
-        more = os.read(source, READ)
+        more = source.read(READ)
         if not more:
             break
         data += more

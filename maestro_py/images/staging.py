@@ -15,20 +15,24 @@ from maestro_py.units import format_size
 RESERVE = 5 << 20
 """Bytes that stay free on the scratch and image file systems (upstream's minimum scratch space)."""
 
+SLICE = 8 << 20
+"""Bytes given back to the file system at a time: some 3 ms, where 100 MB at once held everything for 30."""
+
 UNPACKED_RATIO = 3
 """Guess of unpacked to archive size, for asking before a download whether it can fit."""
 
 
 class Staging:
-    """The store's own directories: archives and trees on their way in, trees on their way out.
+    """The store's own directories: trees on their way in, archives and trees on their way out.
 
-    root: the store; scratch: where downloads may be, perhaps another file system. reserve: bytes that stay
+    root: the store; scratch: where downloads are, perhaps another file system. reserve: bytes that stay
     free on both. They are made when first needed.
     """
 
     def __init__(self, root: str, scratch: str, reserve: int = RESERVE) -> None:
         self.root = os.path.abspath(root)
-        self.downloads = os.path.join(os.path.abspath(scratch), "downloads")
+        self.scratch = os.path.abspath(scratch)
+        self.spent = os.path.join(self.scratch, "spent")
         self.staging = os.path.join(self.root, ".staging")
         self.trash = os.path.join(self.root, ".trash")
         self.reserve = reserve
@@ -41,10 +45,10 @@ class Staging:
         """
         self.make_places()
         needs = [
-            (self.downloads, image.size + self.reserve),
+            (self.scratch, image.size + self.reserve),
             (self.root, UNPACKED_RATIO * image.size + self.reserve),
         ]
-        if os.stat(self.downloads).st_dev == os.stat(self.root).st_dev:
+        if os.stat(self.scratch).st_dev == os.stat(self.root).st_dev:
             needs = [(self.root, (1 + UNPACKED_RATIO) * image.size + self.reserve)]
         for place, need in needs:
             free = free_bytes(place)
@@ -58,18 +62,17 @@ class Staging:
     def download_room(self) -> int:
         """Return how many bytes a download may have: what is free on scratch less the reserve."""
         self.make_places()
-        return max(0, free_bytes(self.downloads) - self.reserve)
+        return max(0, free_bytes(self.scratch) - self.reserve)
 
     def unpack_room(self) -> int:
         """Return how many bytes may be unpacked: what is free in the store less the reserve."""
         self.make_places()
         return max(0, free_bytes(self.root) - self.reserve)
 
-    def stage(self, image: ImageSpec) -> tuple[str, str]:
-        """Return fresh paths (download, unpack); neither exists yet, their parents do."""
+    def stage(self, image: ImageSpec) -> str:
+        """Return a fresh path to unpack at; it does not exist yet, its parent does."""
         self.make_places()
-        name = f"{safe_name(image.job)[:64]}-{os.urandom(6).hex()}"
-        return os.path.join(self.downloads, name), os.path.join(self.staging, name)
+        return os.path.join(self.staging, f"{safe_name(image.job)[:64]}-{os.urandom(6).hex()}")
 
     def discard(self, *paths: str) -> None:
         """Take staged paths away; those that never came to be are fine."""
@@ -81,6 +84,31 @@ class Staging:
             except OSError:  # a directory: EISDIR on Linux, EPERM elsewhere
                 self.to_trash(path)
 
+    def spend(self, path: str) -> bool:
+        """Take away a download, in scratch, that was used; True when `free_spent` is to do it bit by bit.
+
+        Only what nobody else has a name of may shrink before it goes.
+        """
+        try:
+            found = os.stat(path)
+            if found.st_size <= SLICE or found.st_nlink > 1:
+                os.unlink(path)
+                return False
+            os.rename(path, os.path.join(self.spent, os.urandom(8).hex()))
+            return True
+        except FileNotFoundError:
+            return False
+
+    def free_spent(self) -> bool:
+        """Give back some of the room of spent downloads; True while there is more."""
+        for path in entries(self.spent):
+            size = os.stat(path).st_size
+            if size > SLICE:
+                os.truncate(path, size - SLICE)
+                return True
+            os.unlink(path)
+        return False
+
     def empty_trash(self, seconds: float = 0.02) -> bool:
         """Delete what was removed, for about `seconds`; True while something is left to delete."""
         until = time.monotonic() + seconds
@@ -90,7 +118,7 @@ class Staging:
         """Make the directories."""
         try:
             os.makedirs(self.root, 0o755, exist_ok=True)
-            for private in (self.downloads, self.staging, self.trash):
+            for private in (self.spent, self.staging, self.trash):
                 os.makedirs(private, 0o700, exist_ok=True)
         except OSError as error:
             raise MaestroError(f"cannot use the image directories: {why(error)}") from error

@@ -225,10 +225,10 @@ class ImageStore(Staging):
     def clean_staging(self) -> None:
         """Take away what an interrupted run left: call at boot, with no helper program running.
 
-        Staged trees, downloads, version directories without a record, records without a directory.
+        Staged trees, spent downloads, version directories without a record, records without a directory.
         """
         self.make_places()
-        for entry in entries(self.downloads) + entries(self.staging):
+        for entry in entries(self.spent) + entries(self.staging):
             self.discard(entry)
         for job_dir in self._job_dirs():
             for path in entries(job_dir):

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 
 from maestro_py.errors import Unsupported
-from maestro_py.images.decompress import Broken
+from maestro_py.images.decompress import Broken, Source
 from maestro_py.images.pieces import Pieces
 
 LIBRARY = "libzstd.so.1"
@@ -39,7 +38,7 @@ def library() -> ctypes.CDLL:
     return found
 
 
-def undo(zstd: ctypes.CDLL, source: int, into: Pieces) -> None:
+def undo(zstd: ctypes.CDLL, source: Source, into: Pieces) -> None:
     """Give the plain bytes of an open file, one frame or several in a row. Raises Broken."""
     stream = zstd.ZSTD_createDStream()
     if not stream:
@@ -50,7 +49,7 @@ def undo(zstd: ctypes.CDLL, source: int, into: Pieces) -> None:
     while True:
         held = missing and went.at and went.at == went.size  # it has more than found room
         if came.at == came.size and not held:
-            came.size, came.at = os.readv(source, [data]), 0
+            came.size, came.at = source.read_into(data), 0
             if not came.size:
                 break
         room = into.room()

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from support.daemon import Daemon
+from support.groups import wait_until
 from support.httpserver import FileServer
 
 from maestro_py.daemon import downloads
@@ -27,6 +28,7 @@ from maestro_py.daemon.items import Item
 from maestro_py.daemon.loop import Loop
 from maestro_py.daemon.tasks import Task
 from maestro_py.errors import InvalidDocument
+from maestro_py.images.staging import SLICE
 from maestro_py.spec.daemonconfig import Downloads
 
 QUICK = {"retry_pause": 0.01, "read_timeout": 0.5, "connect_timeout": 5, "deadline": 60, "retries": 3}
@@ -92,7 +94,7 @@ def staged(device: Daemon) -> list[Path]:
     state = device.root / "state"
     return [
         path
-        for place in (state / "scratch" / "downloads", state / "images" / ".staging")
+        for place in (state / "scratch" / "spent", state / "images" / ".staging")
         for path in place.glob("*")
     ]
 
@@ -110,6 +112,14 @@ def test_a_download_cut_ten_times_arrives_and_costs_little_more_than_once(
     assert [e["type"] for e in device.events()].count("download-retry") == 10
     assert not partial(device)
     assert not staged(device)
+
+
+def test_a_large_archive_is_gone_soon_after_it_was_used(device: Daemon, server: FileServer) -> None:
+    large = archive("2", 2 * SLICE)
+    Path(server.directory, "large.tgz").write_bytes(large)
+    device.run(with_image(f"{server.url}/large.tgz", large, "2"))
+    assert not partial(device)
+    wait_until(lambda: not staged(device))
 
 
 RIGHT_IN_THE_END = [

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import bz2
+import ctypes
 import gzip
 import hashlib
 import io
 import json
 import lzma
+import mmap
 import os
 import random
 import select
@@ -18,6 +20,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -547,6 +550,28 @@ def test_any_cut_of_a_compressed_archive_is_refused(staging: Path) -> None:
     data = gzip.compress(tar(folder("d"), (entry("d/a"), b"a" * 3000), link("l", "d/a")))
     for length in range(2, len(data), 3):
         assert "early" in refusal(staging, data[:length])
+
+
+def cached(path: Path) -> int:
+    """Return the bytes of a file that are in the page cache, mincore(2)."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        pages = (ctypes.c_ubyte * (-(-len(memory) // mmap.PAGESIZE)))()
+        start = ctypes.c_char.from_buffer(memory)
+        ctypes.CDLL(None).mincore(ctypes.byref(start), ctypes.c_size_t(len(memory)), pages)
+        del start
+        return sum(page & 1 for page in pages) * mmap.PAGESIZE
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_the_memory_of_what_was_read_is_given_back(kind: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:  # on a disk, which /tmp need not be
+        archive = Path(place, "archive")
+        archive.write_bytes(COMPRESS[kind](tar((entry("noise"), os.urandom(8 << 20)))))
+        with archive.open("rb") as file:
+            os.fsync(file.fileno())  # what is on its way to disk stays
+        assert cached(archive) > 6 << 20
+        unpack({"archive": str(archive), "dest": f"{place}/tree", "image_type": "tarball"})
+        assert cached(archive) < 3 << 20
 
 
 def test_an_unknown_type_and_a_missing_archive_are_named(staging: Path) -> None:

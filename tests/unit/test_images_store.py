@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from maestro_py.errors import Conflict, MaestroError, NotFound
 from maestro_py.images import store as store_module
 from maestro_py.images.files import remove_tree
+from maestro_py.images.staging import SLICE
 from maestro_py.images.store import ImageStore
 from maestro_py.spec.model import Checksum, ImageSpec
 
@@ -34,8 +35,7 @@ def store(tmp_path: Path) -> ImageStore:
 
 
 def staged(store: ImageStore, spec: ImageSpec, content: str = "x") -> str:
-    download, tree = store.stage(spec)
-    Path(download).write_text("archive")
+    tree = store.stage(spec)
     (Path(tree) / "d").mkdir(parents=True)
     (Path(tree) / "d" / "file").write_text(content)
     return tree
@@ -132,9 +132,9 @@ def test_an_interrupted_publish_is_not_installed_and_is_cleaned_up(
     assert calls
     if fault != "sync_dir":  # by then everything is there, if the disk took it
         assert not store.installed(spec)
-    again = ImageStore(store.root, os.path.dirname(store.downloads))
+    again = ImageStore(store.root, store.scratch)
     again.clean_staging()
-    assert os.listdir(store.staging) == os.listdir(store.downloads) == []
+    assert os.listdir(store.staging) == os.listdir(store.spent) == []
     assert again.installed(image("0"))
     left = {name for name in os.listdir(f"{store.root}/web") if name.lstrip(".").startswith("1.0")}
     assert left == ({spec.dirname, f".{spec.dirname}.json"} if again.installed(spec) else set())
@@ -194,7 +194,7 @@ def test_cleaning_takes_leftovers_and_nothing_else(store: ImageStore) -> None:
     (job / ".no-directory.json").write_text("{}")
     (job / ".0123.json").write_text("{}")
     (job / ".0123").symlink_to("x")
-    mine = Path(store.downloads).parent / "somebody-elses"
+    mine = Path(store.scratch, "somebody-elses")
     mine.write_text("")
     store.clean_staging()
     assert sorted(os.listdir(job)) == sorted(
@@ -268,12 +268,49 @@ def test_a_twin_is_the_same_archive_unpacked_in_the_same_way(store: ImageStore) 
 
 
 def test_discarding_takes_files_directories_and_nothing(store: ImageStore) -> None:
-    download, tree = store.stage(image())
-    store.discard(download, tree)
+    store.discard(store.stage(image()))
     tree = staged(store, image())
-    store.discard(*(os.path.join(store.downloads, name) for name in os.listdir(store.downloads)), tree)
-    assert os.listdir(store.downloads) == os.listdir(store.staging) == []
+    Path(f"{tree}.sums").touch()
+    store.discard(tree, f"{tree}.sums")
+    assert os.listdir(store.staging) == []
     empty(store)
+
+
+def download(store: ImageStore, size: int) -> Path:
+    path = Path(store.scratch, "download")
+    path.touch()
+    os.truncate(path, size)
+    return path
+
+
+def test_a_large_download_that_was_used_goes_bit_by_bit(store: ImageStore) -> None:
+    path = download(store, 3 * SLICE + 1)
+    assert store.spend(str(path))
+    assert not path.exists(), "the same may come again meanwhile"
+    (spent,) = Path(store.spent).iterdir()
+    sizes = []
+    while store.free_spent():
+        sizes.append(spent.stat().st_size)
+    assert sizes == [2 * SLICE + 1, SLICE + 1, 1]
+    assert not spent.exists()
+
+
+def test_a_used_download_goes_at_once_when_it_is_small_or_has_another_name(store: ImageStore) -> None:
+    assert not store.spend(str(download(store, SLICE)))
+    assert not store.spend(str(download(store, SLICE))), "it may be gone already"
+    path = download(store, 2 * SLICE)
+    other = Path(store.scratch, "other")
+    os.link(path, other)
+    assert not store.spend(str(path))
+    assert os.listdir(store.spent) == []
+    assert not path.exists()
+    assert other.stat().st_size == 2 * SLICE
+
+
+def test_what_a_run_left_of_spent_downloads_goes_with_the_next(store: ImageStore) -> None:
+    assert store.spend(str(download(store, 2 * SLICE)))
+    ImageStore(store.root, store.scratch).clean_staging()
+    assert os.listdir(store.spent) == []
 
 
 def test_the_trash_is_emptied_in_slices(store: ImageStore) -> None:

@@ -74,6 +74,11 @@ def sizes(kind: Architecture) -> dict[str, float]:
     return found
 
 
+def _tell(figures: str) -> None:
+    """Write figures as soon as they are there: a device takes long, and what comes after may fail."""
+    print(figures, file=sys.stderr, flush=True)
+
+
 def _for_maestro(machine: Machine) -> None:
     job = {"exec_cmd": "/bin/sh"}
     jobs = [{"job": f"j{n}", **job, "exec_args": ["-c", STARTED, "sh", str(n)]} for n in range(JOBS)]
@@ -113,7 +118,9 @@ def boots(machine: Machine) -> dict[str, float]:
     }
     for name, make in prepare.items():
         make(machine)
-        found[name] = statistics.median(_boot(machine) for _ in range(BOOTS))
+        taken = [_boot(machine) for _ in range(BOOTS)]
+        _tell(f"{name}: boots in {taken}")
+        found[name] = statistics.median(taken)
     return found
 
 
@@ -142,6 +149,7 @@ def measure(kind: Architecture, seconds: float) -> Figures:
         command = f"python3 -B -m tests.bench.footprint --json --disk vda --seconds {seconds:g}"
         said = machine.run(f"systemctl stop maestrod; cd /opt/tests && {command}", 1800 + 12 * seconds)
         found: Figures = json.loads(said.splitlines()[-1])
+        _tell(f"{kind.name}: {found}")
         machine.run("systemctl start maestrod", 120)
         found["boot"] = boots(machine)
         found["size"] = {
