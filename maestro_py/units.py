@@ -8,7 +8,8 @@ import signal
 
 _SIZE = re.compile(r"([0-9]{1,19})(\.[0-9]{1,18})?\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_MAX_SIZE = (1 << 63) - 1  # what the kernel's and SQLite's signed numbers hold
+MAX_SIZE = (1 << 63) - 1
+"""Bytes, the largest number of them: what the kernel's and SQLite's signed numbers hold on any processor."""
 _MAX_DURATION = 1e12
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|us|s|min|m|h|d|w)", re.IGNORECASE)
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -22,7 +23,7 @@ def parse_size(value: object) -> int:
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         factor = _FACTOR[match[3].lower()]
         value = int(match[1]) * factor + int(float(match[2] or 0) * factor)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SIZE:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SIZE:
         return value
     raise ValueError("a size in bytes or with a unit, as 10485760 or 10M")
 

@@ -7,7 +7,6 @@ Imported when first something is fetched.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -27,6 +26,7 @@ from maestro_py.process import launcher
 from maestro_py.spec.daemonconfig import DaemonConfig
 from maestro_py.spec.model import ConfigFile, Delta, ImageSpec
 from maestro_py.spec.resolved import ResolvedProcess
+from maestro_py.units import MAX_SIZE
 
 MISMATCH = "mismatch"
 """Code of the error when something is not what it shall be."""
@@ -200,7 +200,7 @@ class Arrivals:
             "name": f"image {label}",
             "dest": tree,
             "image_type": image.image_type,
-            "max_bytes": max(1, min(limits.max_size or sys.maxsize, self.images.unpack_room())),
+            "max_bytes": max(1, min(limits.max_size or MAX_SIZE, self.images.unpack_room())),
             "max_entries": limits.max_entries,
             "max_ratio": limits.max_ratio,
             **made,

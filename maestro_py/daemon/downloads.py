@@ -9,7 +9,6 @@ Imported when first something is fetched.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -21,7 +20,7 @@ from maestro_py.daemon.tasks import Task
 from maestro_py.errors import MaestroError, Passing
 from maestro_py.images.files import entries, unlink
 from maestro_py.spec.daemonconfig import Downloads
-from maestro_py.units import format_duration, format_size
+from maestro_py.units import MAX_SIZE, format_duration, format_size
 
 LONGEST_PAUSE = 300.0
 LONGEST_ASKED = 3600.0
@@ -117,7 +116,7 @@ class Downloader:
                 self._tell("download-progress", how_far(item.label, done, total, rate))
 
         # what is here already takes no more room
-        largest = max(1, min(room + _size(path), options.max_size or sys.maxsize))
+        largest = max(1, min(room + _size(path), options.max_size or MAX_SIZE))
         request = {
             "url": item.url,
             "part": path,

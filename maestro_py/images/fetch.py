@@ -24,7 +24,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -35,7 +34,7 @@ from maestro_py.errors import MaestroError, NotFound, Passing, TimedOut
 from maestro_py.faultpoint import reach
 from maestro_py.images.answer import Answer, Cannot, StartAgain, shown
 from maestro_py.images.part import Part
-from maestro_py.units import format_duration
+from maestro_py.units import MAX_SIZE, format_duration
 
 CHUNK = 1 << 20
 SECRET_LIMIT = 64 << 10
@@ -100,7 +99,7 @@ def _receive(part: Part, answer: Answer, size: int, largest: int) -> int:
     total = answer.total
     if size and total is not None and total != size:
         raise Cannot(f"the server offers {total} bytes, expected {size}")
-    limit = min(n for n in (size, largest, sys.maxsize) if n)
+    limit = min(n for n in (size, largest, MAX_SIZE) if n)
     if total is not None and total > limit:
         raise Cannot(f"the server offers {total} bytes, at most {limit} are allowed")
     count = answer.start

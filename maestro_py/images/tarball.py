@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import binascii
 import os
-import sys
 import tarfile
 from collections.abc import Collection, Iterator
 from typing import Any, cast
@@ -30,6 +29,7 @@ from maestro_py.images.archive import (
     write_all,
 )
 from maestro_py.images.decompress import Broken, Plain
+from maestro_py.units import MAX_SIZE
 
 MAX_HEADER = 1 << 20
 """Bytes one extended header may have."""
@@ -90,7 +90,7 @@ class _Stream:
             write_all(fd, piece)
 
 
-def read_tar(plain: Plain, allow: Collection[str] = (), limit: int = sys.maxsize) -> Iterator[Member]:
+def read_tar(plain: Plain, allow: Collection[str] = (), limit: int = MAX_SIZE) -> Iterator[Member]:
     """Yield the members of a tar archive. Raises Refused and Broken, each at the member concerned.
 
     limit: bytes the archive may have once it is not compressed any more.

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from typing import Any, Final, Literal, NamedTuple
 
@@ -51,6 +50,7 @@ from maestro_py.images.links import Links, Parts
 from maestro_py.images.manifest import Checksum, Sums
 from maestro_py.images.tarball import MAX_TRAILER, read_tar
 from maestro_py.images.verify import verify
+from maestro_py.units import MAX_SIZE
 
 MAX_ENTRIES = 200_000
 """Files, directories and links one image may have when the request does not say."""
@@ -89,8 +89,8 @@ class Limits(NamedTuple):
     """What one unpacking may do; see the fields of the request."""
 
     max_entries: int = MAX_ENTRIES
-    max_bytes: int = sys.maxsize
-    max_plain: int = sys.maxsize  # bytes a tar archive may have once it is not compressed any more
+    max_bytes: int = MAX_SIZE
+    max_plain: int = MAX_SIZE  # bytes a tar archive may have once it is not compressed any more
     owner: Owner | Literal["archive"] = None
     allow: frozenset[str] = frozenset()
 
@@ -311,11 +311,11 @@ def unpack(request: helper.Request) -> dict[str, Any]:
 
 def _limits(source: int, request: helper.Request) -> Limits:
     owner, size = request.get("owner"), os.fstat(source).st_size
-    most = int(request.get("max_ratio") or 0) * size + RATIO_FREE if request.get("max_ratio") else sys.maxsize
+    most = int(request.get("max_ratio") or 0) * size + RATIO_FREE if request.get("max_ratio") else MAX_SIZE
     return Limits(
         max_entries=int(request.get("max_entries") or MAX_ENTRIES),
-        max_bytes=min(int(request.get("max_bytes") or sys.maxsize), most),
-        max_plain=min(most + MAX_TRAILER, sys.maxsize),
+        max_bytes=min(int(request.get("max_bytes") or MAX_SIZE), most),
+        max_plain=min(most + MAX_TRAILER, MAX_SIZE),
         owner=ARCHIVE if owner == ARCHIVE else (int(owner["uid"]), int(owner["gid"])) if owner else None,
         allow=frozenset(request.get("allow") or ()),
     )

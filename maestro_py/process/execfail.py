@@ -12,18 +12,18 @@ import os
 import stat
 import struct
 
-# e_machine of elf(5), include/uapi/linux/elf-em.h
+# e_machine of elf(5), include/uapi/linux/elf-em.h, with how uname(2) calls such machines at first
 _MACHINES = {
-    3: "x86 (32 bit)",
-    8: "MIPS",
-    20: "PowerPC",
-    21: "PowerPC 64",
-    22: "S390",
-    40: "ARM (32 bit)",
-    62: "x86-64",
-    183: "ARM 64 (aarch64)",
-    243: "RISC-V",
-    258: "LoongArch",
+    3: ("x86 (32 bit)", "i"),
+    8: ("MIPS", "mips"),
+    20: ("PowerPC", "ppc"),
+    21: ("PowerPC 64", "ppc64"),
+    22: ("S390", "s390"),
+    40: ("ARM (32 bit)", "arm"),
+    62: ("x86-64", "x86_64"),
+    183: ("ARM 64 (aarch64)", "aarch64"),
+    243: ("RISC-V", "riscv"),
+    258: ("LoongArch", "loongarch"),
 }
 _PT_INTERP = 3
 _HEAD = 4096
@@ -79,10 +79,9 @@ def _not_a_program(path: bytes) -> str:
     if head.startswith(b"\x7fELF"):
         order = ">" if head[5] == 2 else "<"
         machine = struct.unpack_from(order + "H", head, 18)[0]
-        name = _MACHINES.get(machine, f"machine number {machine}")
-        if name.replace("-", "_") == os.uname().machine:
-            return "it is damaged"
-        return f"it is a program for {name}, this is {os.uname().machine}"
+        name, prefix = _MACHINES.get(machine, (f"machine number {machine}", "none"))
+        this = os.uname().machine
+        return "it is damaged" if this.startswith(prefix) else f"it is a program for {name}, this is {this}"
     return "it is neither a program nor a script with a first line such as #!/bin/sh"
 
 

@@ -164,27 +164,25 @@ def measure(kind: Architecture, seconds: float) -> Figures:
 
 def table(figures: dict[str, Figures]) -> str:
     """Return the figures of all processors, by its name, as Markdown."""
-    names = ("maestro", "supervisord", "systemd")
-    rows = {
+    columns: dict[str, Callable[[Figures, str], str]] = {
         "installed, MB": lambda found, name: f"{found['size'].get(name, found['size']['core']):.1f}",
-        "PSS with 0, 10, 100 jobs, MiB": lambda found, name: " ".join(
+        "memory with 0, 10, 100 jobs, MiB": lambda found, name: ", ".join(
             f"{pss:.1f}" for pss in found[name]["pss"]
         ),
-        "start of process 1 until 100 jobs run, s": lambda found, name: f"{found['boot'][name]:.0f}",
-        "written, 10 idle jobs, MB a day": lambda found, name: f"{found[name]['writes']['idle']:.1f}",
-        "written, 10 lines a second, MB a day": lambda found, name: f"{found[name]['writes']['busy']:.0f}",
+        "boot to 100 jobs, s": lambda found, name: f"{found['boot'][name]:.0f}",
+        "written idle, MB a day": lambda found, name: f"{found[name]['writes']['idle']:.1f}",
+        "written busy, MB a day": lambda found, name: f"{found[name]['writes']['busy']:.0f}",
     }
-    columns = [(kind, name) for kind in figures for name in names]
-    lines = [
-        f"| | {' | '.join(f'{name}, {kind}' for kind, name in columns)} |",
-        f"|---|{'---:|' * len(columns)}",
-    ]
-    for title, cell in rows.items():
-        lines.append(f"| {title} | {' | '.join(cell(figures[kind], name) for kind, name in columns)} |")
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for kind, found in figures.items():
+        for name in ("maestro", "supervisord", "systemd"):
+            cells = " | ".join(cell(found, name) for cell in columns.values())
+            lines.append(f"| {name}, {kind} | {cells} |")
     extras = [
-        f"{extra} {figures[kind]['size'][extra]:.1f} MB ({kind})" for extra in EXTRAS for kind in figures
+        f"`{extra}` " + " and ".join(f"{found['size'][extra]:.2f} MB" for found in figures.values())
+        for extra in EXTRAS
     ]
-    return "\n".join([*lines, "", f"Extras: {', '.join(extras)}."])
+    return "\n".join([*lines, "", f"On top of maestro come the extras {', '.join(extras)}."])
 
 
 def main() -> int:
