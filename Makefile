@@ -8,8 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --use-pep517 --disable-pip-version-c
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-# Without byte code each program of a test would compile what it imports, which takes longer than the rest.
-unexport PYTHONDONTWRITEBYTECODE
+# Without byte code each program of a test would compile what it imports, which takes longer than the rest;
+# and what is written is buffered for a user.
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-stop docs test test-device fault soak powercut deb fuzz lint bench clean dist release footprint stdlib test-packages test-pythons

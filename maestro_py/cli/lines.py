@@ -24,8 +24,8 @@ def located(problems: Iterable[Problem], text: bytes) -> list[Problem]:
     """
     problems = list(problems)
     try:
-        # YAML's flow style is JSON, but for few documents, which then do without lines
-        root = yaml.compose(text.decode("utf-8-sig"), Loader=_Loader)
+        # YAML's flow style is JSON, but for tabs, and for few documents, which then do without lines
+        root = yaml.compose(text.decode("utf-8-sig").replace("\t", " "), Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return problems
     places = _Places(root)

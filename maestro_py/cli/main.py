@@ -29,8 +29,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
-        # what is still buffered has nowhere to go; keep the interpreter from trying at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), screen.out.fileno())
         status = NO_READER
     except OSError as error:
         name = f" {error.filename}" if error.filename else ""
@@ -39,6 +37,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         screen.err.write(f"maestro: cannot go on: internal error: {error!r}\n")
         status = FAILED
+    try:
+        screen.out.flush()
+    except OSError:
+        # what is still buffered has nowhere to go; keep the interpreter from trying at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), screen.out.fileno())
     return status
 
 

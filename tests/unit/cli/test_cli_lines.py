@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
+from maestro_py.cli import lines
 from maestro_py.cli.lines import located
 from maestro_py.errors import Problem
 
@@ -53,6 +55,13 @@ Templates: [{name: t,
 def test_the_line_of_a_path_is_found(path: str, in_json: int, in_yaml: int) -> None:
     assert [problem.line for problem in located([Problem(path, "wrong")], JSON)] == [in_json]
     assert [problem.line for problem in located([Problem(path, "wrong")], YAML)] == [in_yaml]
+
+
+def test_the_lines_are_the_same_without_libyaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "_Loader", yaml.SafeLoader)
+    for text, line in ((JSON, 7), (YAML, 6)):
+        (problem,) = located([Problem("jobs[1].cgroup.mem_limit", "wrong")], text)
+        assert problem.line == line
 
 
 def test_a_line_that_is_known_stays() -> None:

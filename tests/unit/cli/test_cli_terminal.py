@@ -150,16 +150,17 @@ def test_buffered_output_to_a_reader_that_left_is_quiet(spawn: Any, daemon: Any,
     daemon.answers["GET", "/v1/status"] = {"jobs": [make.job("web")]}
     reader, writer = os.pipe()
     os.close(reader)
-    process = spawn("status", stdout=writer)
+    process = spawn("status", stdout=writer, env={"PYTHONUNBUFFERED": ""})
     os.close(writer)
     assert process.wait(20) == 141
     assert process.stderr.read() == b""
 
 
-def test_a_full_disk_is_said(spawn: Any, daemon: Any, make: Any) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_said(spawn: Any, daemon: Any, make: Any, unbuffered: str) -> None:
     daemon.answers["GET", "/v1/status"] = {"jobs": [make.job("web")]}
     with open("/dev/full", "w") as full:
-        process = spawn("status", stdout=full)
+        process = spawn("status", stdout=full, env={"PYTHONUNBUFFERED": unbuffered})
     assert process.wait(20) == 1
     assert process.stderr.read() == b"maestro: cannot go on: No space left on device\n"
 
