@@ -25,6 +25,9 @@ _MACHINES = {
     243: ("RISC-V", "riscv"),
     258: ("LoongArch", "loongarch"),
 }
+_SIBLINGS = {"x86_64": "i686", "aarch64": "armv8l"}
+"""The 32-bit machine whose programs a kernel may run too: it is this one's where Python itself is one."""
+
 _PT_INTERP = 3
 _HEAD = 4096
 
@@ -81,7 +84,10 @@ def _not_a_program(path: bytes) -> str:
         machine = struct.unpack_from(order + "H", head, 18)[0]
         name, prefix = _MACHINES.get(machine, (f"machine number {machine}", "none"))
         this = os.uname().machine
-        return "it is damaged" if this.startswith(prefix) else f"it is a program for {name}, this is {this}"
+        sibling = _SIBLINGS.get(this, this) if struct.calcsize("P") == 4 else this
+        if this.startswith(prefix) or sibling.startswith(prefix):
+            return "it is damaged"
+        return f"it is a program for {name}, this is {this}"
     return "it is neither a program nor a script with a first line such as #!/bin/sh"
 
 

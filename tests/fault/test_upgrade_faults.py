@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.daemon import PROJECT, Daemon
 from support.documents import Document, document, image, job
+from support.groups import wait_until
 from support.httpserver import FileServer
 
 from maestro_py.errors import MaestroError
@@ -116,7 +117,8 @@ def whole(daemon: Daemon, number: str, wanted: Document) -> None:
     (current,) = [row for row in daemon.client().images()["images"] if row["current"]]
     assert current["version"] == number
     pid = daemon.job("app")["pid"]
-    assert Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep"), "it runs what its image says"
+    # it may have said OK and not yet become what its image says
+    wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep"))
     archive = daemon.root.parent / Path(wanted["images"][0]["url"]).name
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():

@@ -339,7 +339,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "directory becomes file": (tar(folder("a"), (entry("a"), b"x")), "the second time as a file"),
     "directory becomes link": (tar(folder("a"), link("a", "b")), "the second time as a symbolic link"),
     "root as a link": (tar(link("./", "x")), "the root itself as a symbolic link"),
-    "negative size": (tar(entry("a", pax_headers={"size": "-512"})), "negative"),
+    "negative size": (
+        tar(entry("a", pax_headers={"size": "-512"})),
+        "negative|damaged header",
+    ),  # by tarfile's version
     "huge extended header": (tar(entry("a", pax_headers={"comment": "x" * (2 << 20)})), "a header of"),
     "headers in a row": (
         (entry("x", tarfile.XHDTYPE).tobuf(tarfile.USTAR_FORMAT)) * 2000 + tar(entry("a")),
@@ -399,7 +402,8 @@ HOSTILE_ZIP: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_tar_archive_is_refused(staging: Path, name: str) -> None:
     data, why = HOSTILE[name]
-    assert why in refusal(staging, data)
+    said = refusal(staging, data)
+    assert any(each in said for each in why.split("|")), said
 
 
 @pytest.mark.parametrize("name", HOSTILE_ZIP)
@@ -619,7 +623,7 @@ def test_damaged_zstd_data_are_named(staging: Path, spoil: Callable[[bytes], byt
 
 @NO_ZSTD
 def test_zstd_data_that_want_too_much_memory_are_refused(staging: Path) -> None:
-    command = ["zstd", "-qc", "--long=31", "--no-check"]
+    command = ["zstd", "-qc", "--long=28", "--no-check"]
     data = subprocess.run(command, input=good_tar(), capture_output=True, check=True).stdout
     assert "too much memory" in refusal(staging, data)
 

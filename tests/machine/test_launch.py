@@ -293,6 +293,8 @@ def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
 
 def elf(machine: int, interpreter: bytes = b"") -> bytes:
     order, bits = ("<", 1) if sys.byteorder == "little" else (">", 2)
+    if struct.calcsize("P") == 4:
+        return elf32(machine, order, bits, interpreter)
     ident = b"\x7fELF" + bytes((2, bits, 1)) + bytes(9)
     header = struct.pack(order + "HHIQQQIHHHHHH", 2, machine, 1, 0x400000, 64, 0, 0, 64, 56, 2, 0, 0, 0)
     load = struct.pack(order + "IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 256, 256, 4096)
@@ -308,6 +310,15 @@ def elf(machine: int, interpreter: bytes = b"") -> bytes:
         len(interpreter) + 1,
         1,
     )
+    return ident + header + load + interp + interpreter + bytes(200)
+
+
+def elf32(machine: int, order: str, bits: int, interpreter: bytes) -> bytes:
+    ident = b"\x7fELF" + bytes((1, bits, 1)) + bytes(9)
+    header = struct.pack(order + "HHIIIIIHHHHHH", 2, machine, 1, 0x400000, 52, 0, 0, 52, 32, 2, 0, 0, 0)
+    load = struct.pack(order + "8I", 1, 0, 0x400000, 0x400000, 256, 256, 5, 4096)
+    where, size = 52 + 2 * 32, len(interpreter) + 1
+    interp = struct.pack(order + "8I", 3 if interpreter else 4, where, 0, 0, size, size, 4, 1)
     return ident + header + load + interp + interpreter + bytes(200)
 
 

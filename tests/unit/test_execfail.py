@@ -36,4 +36,18 @@ def test_a_program_of_this_machine_is_damaged_and_another_is_named(
     path = tmp_path / "program"
     path.write_bytes(b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack("<HH", 2, program))
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    monkeypatch.setattr(struct, "calcsize", lambda _: 8)
     assert explain(os.fsencode(path), errno.ENOEXEC) == why
+
+
+@pytest.mark.parametrize(
+    ("machine", "program"), [("x86_64", 3), ("x86_64", 62), ("aarch64", 40), ("i686", 3)]
+)
+def test_a_32_bit_system_below_a_64_bit_kernel_knows_its_own_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, program: int
+) -> None:
+    path = tmp_path / "program"
+    path.write_bytes(b"\x7fELF\x01\x01\x01".ljust(16, b"\0") + struct.pack("<HH", 2, program))
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    monkeypatch.setattr(struct, "calcsize", lambda _: 4)
+    assert explain(os.fsencode(path), errno.ENOEXEC) == "it is damaged"
