@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import Any, Final, Literal, NamedTuple
 
@@ -275,8 +276,17 @@ def _lstat(name: str, parent: int) -> os.stat_result | None:
         return None
 
 
+def _bits_of_time() -> int:
+    """Return how many bits of seconds a file's time may have: ext4 keeps 34, some 32-bit systems know 31."""
+    try:
+        time.gmtime(1 << 31)
+    except OverflowError:
+        return 31
+    return 34
+
+
 def _times(mtime: float) -> tuple[int, int]:
-    if not 0 <= mtime < 1 << 34:  # also catches nan; 34 bits are what ext4 keeps
+    if not 0 <= mtime < 1 << TIME_BITS:  # also catches nan
         mtime = 0
     nanoseconds = mtime * 10**9 if isinstance(mtime, int) else int(mtime * 1e9)
     return nanoseconds, nanoseconds
@@ -373,6 +383,9 @@ def _split_target(member: Member) -> Parts:
     except Refused as error:
         why = f"it is a hard link to {printable(member.target)}, which leaves the image"
         raise Refused(member.name, why) from error
+
+
+TIME_BITS = _bits_of_time()
 
 
 if __name__ == "__main__":

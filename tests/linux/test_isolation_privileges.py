@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -123,8 +124,14 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seccomp, "_program", b"")
 
 
-# asm/unistd.h; the kernel of another processor has others
-CLONE, BPF = {"x86_64": (56, 321), "aarch64": (220, 280)}.get(os.uname().machine, (0, 0))
+# asm/unistd.h, for 64 and 32 bits; the kernel of another processor has others
+NUMBERS = {
+    "x86_64": {8: (56, 321), 4: (120, 357)},
+    "aarch64": {8: (220, 280), 4: (120, 386)},
+    "armv7l": {4: (120, 386)},
+    "i686": {4: (120, 357)},
+}
+CLONE, BPF = NUMBERS.get(os.uname().machine, {}).get(struct.calcsize("P"), (0, 0))
 CALLS = {
     "mount": "check(libc.mount(b'none', b'/', None, ctypes.c_ulong(1 << 18), None))",
     "unshare": "check(libc.unshare(0x20000))",

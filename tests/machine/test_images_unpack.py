@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 
 from maestro_py.errors import MaestroError, Unsupported
+from maestro_py.images import unpack as unpacking
 from maestro_py.images import zstd
 from maestro_py.images.unpack import unpack
 from maestro_py.images.zipball import MAX_DIRECTORY
@@ -205,6 +206,15 @@ def test_a_zip_archive_keeps_bytes_modes_and_links(staging: Path) -> None:
     modes = {name: stat.S_IMODE((root / name).stat().st_mode) for name in ("d", "d/run", "plain", "e/f/g")}
     assert modes == {"d": 0o750, "d/run": 0o755, "plain": 0o644, "e/f/g": 0o600}
     assert (root / "d/run").stat().st_mtime == pytest.approx(1620097322, abs=14 * 3600)
+
+
+@pytest.mark.parametrize(("bits", "kept"), [(34, 1 << 31), (31, 0)])
+def test_a_time_this_system_does_not_know_is_none(
+    staging: Path, monkeypatch: pytest.MonkeyPatch, bits: int, kept: int
+) -> None:
+    monkeypatch.setattr(unpacking, "TIME_BITS", min(bits, unpacking.TIME_BITS))
+    run(staging, tar(entry("a", mtime=1 << 31)))
+    assert (staging / "tree/a").stat().st_mtime == (kept if bits == unpacking.TIME_BITS else 0)
 
 
 def test_an_empty_archive_is_an_empty_directory(staging: Path) -> None:
