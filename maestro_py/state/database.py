@@ -85,9 +85,21 @@ class Database:
             if version < known:
                 steps = "".join(self._schemas[version:])
                 self._db.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={known};COMMIT;")
+            if _layout(self._db) != self._intended():
+                raise Damaged("its tables are not those that were made")
         except BaseException:
             self._db.close()
             raise
+
+    def _intended(self) -> set[tuple[object, ...]]:
+        """Return the layout of a new file."""
+        db = sqlite3.connect(":memory:")
+        try:
+            self.prepare(db)
+            db.executescript("".join(self._schemas))
+            return _layout(db)
+        finally:
+            db.close()
 
     def _checked(self) -> None:
         try:
@@ -123,6 +135,12 @@ class Database:
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in."""
         self._db.close()
+
+
+def _layout(db: sqlite3.Connection) -> set[tuple[object, ...]]:
+    """Return (table, column, type, place in the primary key) of every column."""
+    columns = "SELECT m.name, c.name, c.type, c.pk FROM sqlite_master m JOIN pragma_table_info(m.name) c"
+    return set(db.execute(columns))
 
 
 def move_aside(path: str) -> str:

@@ -34,6 +34,8 @@ UPDATE entries SET crc = crc32(value);
 CREATE TABLE serial (number INTEGER NOT NULL);
 INSERT INTO serial VALUES (0);
 """,
+    # a damaged kind or key is a loss too; where the value was damaged already, this fits no better
+    "UPDATE entries SET crc = crc32(kind, key, value) WHERE crc = crc32(value);",
 )
 
 Key = tuple[str, str]
@@ -71,14 +73,16 @@ class Store(Database):
 
     def prepare(self, db: sqlite3.Connection) -> None:
         """Let SQL compute checksums."""
-        db.create_function("crc32", 1, lambda text: binascii.crc32(text.encode()), deterministic=True)
+        db.create_function("crc32", -1, checksum, deterministic=True)
 
     def check(self) -> None:
-        """Compare each value with its checksum, and all of it with the copy. Raises Damaged."""
+        """Compare each row with its checksum, and all of it with the copy. Raises Damaged."""
         self.check_rows("SELECT number FROM serial", int)
         self.check_rows("SELECT kind, key, value, crc FROM entries", str, str, str, int)
         self.check_rows("SELECT process, stopped, cause FROM notes", str, int, str)
-        row = self._db.execute("SELECT kind, key FROM entries WHERE crc != crc32(value)").fetchone()
+        row = self._db.execute(
+            "SELECT kind, key FROM entries WHERE crc != crc32(kind, key, value)"
+        ).fetchone()
         if row:
             raise Damaged(f"the {row[0]} {row[1]} is not what was written")
         serials = self._db.execute("SELECT number FROM serial").fetchall()
@@ -107,7 +111,7 @@ class Store(Database):
         self._serial = copy.serial + 1
         self._db.execute("DELETE FROM entries")
         self._db.execute("DELETE FROM notes")
-        self._db.executemany(_PUT, [(*row, row[2]) for row in copy.entries])
+        self._db.executemany(_PUT, copy.entries)
         self._db.executemany("INSERT INTO notes VALUES (?,?,?)", copy.notes)
         self._db.execute("UPDATE serial SET number=?", (self._serial,))
         self._db.execute("COMMIT")
@@ -128,7 +132,7 @@ class Store(Database):
         for (kind, key), value in put.items():
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
             if self._read(find, (kind, key)) != [(text,)]:
-                writes.append((_PUT, (kind, key, text, text)))
+                writes.append((_PUT, (kind, key, text)))
         if writes:
             self._commit(writes)
 
@@ -201,7 +205,12 @@ class Store(Database):
         os.rename(temporary, self.copy)
 
 
-_PUT = "INSERT OR REPLACE INTO entries VALUES (?,?,?,crc32(?))"
+_PUT = "INSERT OR REPLACE INTO entries VALUES (?1,?2,?3,crc32(?1,?2,?3))"
+
+
+def checksum(*texts: str) -> int:
+    """Return the CRC-32 of some texts, a zero byte between two."""
+    return binascii.crc32("\0".join(texts).encode())
 
 
 def _private(path: str, flags: int) -> int:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 import signal
 import sqlite3
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.guarded import GOOD, Guarded, guarded
+
+from maestro_py.state.store import checksum
 
 
 @pytest.fixture
@@ -267,7 +268,7 @@ def test_a_damaged_database_is_moved_aside_and_named(device: Guarded, spoil: obj
 def test_a_stored_entry_nobody_can_read_is_named(device: Guarded, kind: str, key: str, value: str) -> None:
     path = stopped(device)
     with sqlite3.connect(path) as db:
-        row = (kind, key, value, binascii.crc32(value.encode()))
+        row = (kind, key, value, checksum(kind, key, value))
         db.execute("INSERT OR REPLACE INTO entries VALUES (?,?,?,?)", row)
     db.close()
     path.with_name(path.name + "-copy").unlink()  # it would come back from there

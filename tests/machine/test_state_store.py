@@ -9,7 +9,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from maestro_py.state.database import damaged_files
 from maestro_py.state.events import Happened, History
 from maestro_py.state.running import SCHEMAS as RUN_SCHEMAS
 from maestro_py.state.running import Record, RunStore
-from maestro_py.state.store import SCHEMAS, Key, Note, Store
+from maestro_py.state.store import SCHEMAS, Key, Note, Store, checksum
 
 ROOT = Path(__file__).parents[2]
 
@@ -209,7 +208,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(store: Store) -> None:
 def test_every_older_schema_is_brought_forward_with_all_it_holds(path: str) -> None:
     for version in range(1, len(SCHEMAS)):
         db = sqlite3.connect(path, isolation_level=None)
-        db.create_function("crc32", 1, lambda text: zlib.crc32(text.encode()))
+        db.create_function("crc32", -1, checksum)
         db.executescript("".join(SCHEMAS[:version]))
         db.execute(f"PRAGMA user_version={version}")
         rest = ", crc32('{\"x\":1}')" if version > 1 else ""
@@ -233,6 +232,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "half": lambda content: content[: len(content) // 2 // 4096 * 4096],
     "page": lambda content: content[:8192] + b"\xff" * 4096 + content[12288:],
     "header": lambda content: b"\xff" * 100 + content[100:],
+    "one letter of a column": lambda content: content.replace(b"stopped INTEGER", b"stoppef INTEGER"),
+    "one letter of a kind": lambda content: content.replace(b"jobjob 7", b"jorjob 7"),
+    "one letter of a key": lambda content: content.replace(b"jobjob 7", b"jobjob W"),
     "one letter of a value": lambda content: content.replace(b"x" * 500, b"x" * 499 + b"y"),
     "nothing": lambda content: b"",
 }
@@ -243,7 +245,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def test_a_damaged_file_is_moved_aside_and_the_copy_takes_its_place(
     store: Store, damage: str, copied: bool
 ) -> None:
-    store.change({("job", str(i)): "x" * 1000 for i in range(200)})
+    store.change({("job", f"job {i}"): "x" * 1000 for i in range(200)})
     store.note("web", Note(True))
     whole = store.entries("job")
     store.close()
@@ -295,6 +297,7 @@ def test_commits_lost_with_a_damaged_log_come_back_from_the_copy(store: Store) -
     "damage",
     [
         "UPDATE entries SET key='b'",
+        "UPDATE entries SET kind='jor'",
         "UPDATE notes SET cause=CAST(x'65ff' AS TEXT)",
         "UPDATE notes SET stopped='yes'",
         "UPDATE serial SET number='one'",

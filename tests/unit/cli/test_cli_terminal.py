@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -113,7 +114,11 @@ def test_a_narrow_screen_goes_without_some_columns(
     run: Any, daemon: Any, make: Any, monkeypatch: Any, columns: str, left_out: tuple[str, ...]
 ) -> None:
     memory = {"current": 1 << 20, "limit": 16 << 20, "peak": None}
-    jobs = [make.job("thermostat", memory=memory), make.job("db", "FAILED", cause="exit code 3 before OK")]
+    since = time.time() - 1103 * 86400 - 22 * 3600
+    jobs = [
+        make.job("thermostat", memory=memory, since=since),
+        make.job("db", "FAILED", cause="exit code 3 before OK", since=since),
+    ]
     daemon.answers["GET", "/v1/status"] = {"jobs": jobs}
     monkeypatch.setenv("COLUMNS", columns)
     lines = run("status").out.splitlines()
