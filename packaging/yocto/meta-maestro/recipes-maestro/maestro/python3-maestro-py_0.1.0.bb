@@ -9,7 +9,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 PYPI_PACKAGE = "maestro_py"
 
 SRC_URI += "file://run-ptest"
-SRC_URI[sha256sum] = "c3a83a6e73de35a16d9bc53719710d7b6f6aac0ef11c8f7bc5bdc9f65c0c18d1"
+SRC_URI[sha256sum] = "4153ec27842778c5a94c0c25d9ad8b628f098b8bca8c8e42a7329c476f72a6ae"
 
 # the clone of the project that this layer is part of, for EXTERNALSRC (packaging/yocto/README.md)
 # nooelint: oelint.vars.mispell.unknown - only users' own settings read it
