@@ -16,6 +16,10 @@ _NO_DAMAGE = ("unable to open", "locked", "full", "readonly", "memory", "I/O")
 """Parts of what SQLite says when the file is good and its surroundings are not."""
 
 
+MOST_VERSIONS = 1000
+"""No maestro ever has so many: a greater version is damage, not a newer one."""
+
+
 class Damaged(Exception):
     """The file is not what was written. The message says how that was seen."""
 
@@ -74,6 +78,8 @@ class Database:
             self.prepare(self._db)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             known = len(self._schemas)
+            if not 0 <= version <= MOST_VERSIONS:
+                raise Damaged(f"{version} is no version of it")
             if version > known:
                 raise MaestroError(
                     f"cannot open {self.path}: it was written by a newer maestro (schema {version},"

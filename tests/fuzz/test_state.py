@@ -117,9 +117,7 @@ def test_no_damage_to_database_or_log_loses_what_the_copy_has(
         changed = [name for name in NAMES if broken.get(name) != found[name]]
         with kept(f"state {count}, {changed}", broken):
             put(place, broken)
-            store = newer(partial(Store, str(place / "state.db")))
-            if store is None:
-                continue
+            store = Store(str(place / "state.db"))
             try:
                 assert state(store) == wanted, store.warning
                 store.notes()

@@ -232,6 +232,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "half": lambda content: content[: len(content) // 2 // 4096 * 4096],
     "page": lambda content: content[:8192] + b"\xff" * 4096 + content[12288:],
     "header": lambda content: b"\xff" * 100 + content[100:],
+    "version": lambda content: content[:60] + b"\0\0\xff\xff" + content[64:],
     "one letter of a column": lambda content: content.replace(b"stopped INTEGER", b"stoppef INTEGER"),
     "one letter of a kind": lambda content: content.replace(b"jobjob 7", b"jorjob 7"),
     "one letter of a key": lambda content: content.replace(b"jobjob 7", b"jobjob W"),
