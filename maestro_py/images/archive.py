@@ -14,7 +14,7 @@ import re
 import stat
 import tarfile
 from collections.abc import Callable, Collection
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from maestro_py.images.decompress import MAGIC
 
@@ -41,15 +41,8 @@ class Refused(Exception):
         super().__init__(f"member {printable(member)}: {why}")
 
 
-class Digest(Protocol):
-    """What is told the bytes of a file, of hashlib or not."""
-
-    def update(self, data: memoryview, /) -> None:
-        """Take some more bytes."""
-
-
-Copy = Callable[[int, Digest], None]
-"""Writes a file's bytes to a descriptor, and tells a digest the same."""
+Write = Callable[[memoryview], None]
+"""Takes some more bytes of a file."""
 
 
 class Member(NamedTuple):
@@ -58,7 +51,7 @@ class Member(NamedTuple):
     owner: as the archive says, (uid, gid); device: number of a device node; capabilities: value of the
     extended attribute.
 
-    `copy(fd, digest)` writes a file's bytes; call it at most once, before the next member is asked for.
+    `copy(write)` hands out a file's bytes; call it at most once, before the next member is asked for.
     """
 
     parts: tuple[str, ...]
@@ -67,7 +60,7 @@ class Member(NamedTuple):
     mtime: float
     size: int = 0
     target: str = ""
-    copy: Copy = lambda fd, digest: None
+    copy: Callable[[Write], None] = lambda write: None
     owner: tuple[int, int] = (0, 0)
     device: int = 0
     capabilities: bytes = b""
@@ -142,9 +135,3 @@ def check_mode(member: str, mode: int, kind: str, allow: Collection[str]) -> int
             if mode & bit & special:
                 raise Refused(member, f"it has the {name} bit, {not_allowed('setuid')}")
     return mode & (special | (0o1777 if kind == DIRECTORY else 0o777))
-
-
-def write_all(fd: int, data: memoryview) -> None:
-    """Write every byte. Raises OSError."""
-    while data:
-        data = data[os.write(fd, data) :]

@@ -19,14 +19,13 @@ from maestro_py.images.archive import (
     HARDLINK,
     MAX_TARGET,
     SYMLINK,
-    Digest,
     Member,
     Refused,
+    Write,
     check_mode,
     check_text,
     not_allowed,
     split_path,
-    write_all,
 )
 from maestro_py.images.decompress import Broken, Plain
 from maestro_py.units import MAX_SIZE
@@ -80,14 +79,13 @@ class _Stream:
             if not self.take(offset - self._offset):
                 raise Broken("the archive ends early")
 
-    def copy(self, size: int, fd: int, digest: Digest) -> None:
+    def copy(self, size: int, write: Write) -> None:
         while size:
             piece = self.take(size)
             if not piece:
                 raise Broken("the archive ends early")
             size -= len(piece)
-            digest.update(piece)
-            write_all(fd, piece)
+            write(piece)
 
 
 def read_tar(plain: Plain, allow: Collection[str] = (), limit: int = MAX_SIZE) -> Iterator[Member]:
@@ -178,7 +176,7 @@ def _tar_member(info: tarfile.TarInfo, stream: _Stream, allow: Collection[str]) 
         mode,
         info.mtime,
         size,
-        copy=lambda fd, digest: stream.copy(size, fd, digest),
+        copy=lambda write: stream.copy(size, write),
         owner=owner,
         capabilities=capabilities,
     )

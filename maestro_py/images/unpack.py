@@ -46,9 +46,10 @@ from maestro_py.images.archive import (
 )
 from maestro_py.images.decompress import Broken, Plain
 from maestro_py.images.files import remove_tree
-from maestro_py.images.flush import sync_file_system, write_soon
+from maestro_py.images.flush import sync_file_system
 from maestro_py.images.links import Links, Parts
-from maestro_py.images.manifest import Checksum, Sums
+from maestro_py.images.manifest import Sums
+from maestro_py.images.output import Output, WriteBehind
 from maestro_py.images.tarball import MAX_TRAILER, read_tar
 from maestro_py.images.verify import verify
 from maestro_py.units import MAX_SIZE
@@ -78,10 +79,6 @@ _NODES = (CHARACTERS, BLOCKS, FIFO)
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-WRITE_SOON = 256 << 10
-"""Bytes from which on a file goes to disk at once, while the next ones are unpacked: there is less to wait
-for at the end. Small ones go together in the end."""
-
 Owner = tuple[int, int] | None
 """(uid, gid); None: whoever runs this."""
 
@@ -102,6 +99,7 @@ class Tree:
     def __init__(self, dest: str, limits: Limits, sums: Sums | None = None) -> None:
         os.mkdir(dest, 0o700)
         self._sums = sums
+        self._behind = WriteBehind()
         self.entries = self.bytes = 0
         self._limits = limits
         self._root = os.open(dest, _OPEN_DIR)
@@ -112,6 +110,7 @@ class Tree:
 
     def close(self) -> None:
         """Close every descriptor."""
+        self._behind.close()
         self._close_below(0)
         os.close(self._root)
 
@@ -148,6 +147,7 @@ class Tree:
         _own(self._root, self._owner(None))
         os.fchmod(self._root, 0o755)
         sync_file_system(self._root)
+        self._behind.settle()
 
     def _count(self, name: str) -> None:
         self.entries += 1
@@ -169,18 +169,17 @@ class Tree:
         else:
             fd = os.open(name, _NEW_FILE, member.mode & 0o777, dir_fd=parent)
             try:
-                digest = Checksum()
-                member.copy(fd, digest)
+                output = Output(fd, self._behind, stays=bool(member.mode & 0o111))
+                member.copy(output.write)
+                digest = output.finish()
                 if self._sums:
-                    self._sums.file(member.name, digest.hexdigest())
+                    self._sums.file(member.name, digest)
                 _own(fd, self._owner(member))
                 if member.mode & ~0o777:  # a change of owner would take these away
                     os.fchmod(fd, member.mode)
                 if member.capabilities:
                     os.setxattr(fd, "security.capability", member.capabilities)
                 os.utime(fd, ns=_times(member.mtime))
-                if member.size >= WRITE_SOON:
-                    write_soon(fd)
             finally:
                 os.close(fd)
 

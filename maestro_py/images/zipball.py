@@ -15,14 +15,13 @@ from maestro_py.images.archive import (
     FILE,
     MAX_TARGET,
     SYMLINK,
-    Digest,
     Member,
     Refused,
+    Write,
     check_mode,
     check_text,
     printable,
     split_path,
-    write_all,
 )
 from maestro_py.images.decompress import Broken
 
@@ -87,7 +86,7 @@ def _member(info: zipfile.ZipInfo, archive: zipfile.ZipFile, allow: Collection[s
         permissions,
         mtime,
         info.file_size,
-        copy=lambda fd, digest: _copy(info, archive, fd, digest),
+        copy=lambda write: _copy(info, archive, write),
     )
 
 
@@ -118,13 +117,12 @@ def _read(info: zipfile.ZipInfo, data: Any) -> bytes:
         raise Refused(info.orig_filename, f"its data are damaged: {printable(str(error))}") from error
 
 
-def _copy(info: zipfile.ZipInfo, archive: zipfile.ZipFile, fd: int, digest: Digest) -> None:
+def _copy(info: zipfile.ZipInfo, archive: zipfile.ZipFile, write: Write) -> None:
     left = info.file_size
     with _open(info, archive) as data:
         while piece := memoryview(_read(info, data)):
             left -= len(piece)
-            digest.update(piece)
-            write_all(fd, piece)
+            write(piece)
     if left:
         raise Refused(
             info.orig_filename, f"its data are damaged: {info.file_size - left} of {info.file_size} bytes"

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import bz2
-import ctypes
 import gzip
 import hashlib
 import io
 import json
 import lzma
-import mmap
 import os
 import random
 import select
@@ -20,13 +18,13 @@ import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.pagecache import cached, on_disk
 
 from maestro_py.errors import MaestroError, Unsupported
 from maestro_py.images import unpack as unpacking
@@ -566,20 +564,10 @@ def test_any_cut_of_a_compressed_archive_is_refused(staging: Path) -> None:
         assert "early" in refusal(staging, data[:length])
 
 
-def cached(path: Path) -> int:
-    """Return the bytes of a file that are in the page cache, mincore(2)."""
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-        pages = (ctypes.c_ubyte * (-(-len(memory) // mmap.PAGESIZE)))()
-        start = ctypes.c_char.from_buffer(memory)
-        ctypes.CDLL(None).mincore(ctypes.byref(start), ctypes.c_size_t(len(memory)), pages)
-        del start
-        return sum(page & 1 for page in pages) * mmap.PAGESIZE
-
-
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_the_memory_of_what_was_read_is_given_back(kind: str) -> None:
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:  # on a disk, which /tmp need not be
-        archive = Path(place, "archive")
+    with on_disk() as place:
+        archive = place / "archive"
         archive.write_bytes(COMPRESS[kind](tar((entry("noise"), os.urandom(8 << 20)))))
         with archive.open("rb") as file:
             os.fsync(file.fileno())  # what is on its way to disk stays
