@@ -9,7 +9,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 PYPI_PACKAGE = "maestro_py"
 
 SRC_URI += "file://run-ptest"
-SRC_URI[sha256sum] = "dcdb20548859c435fb752fcd2b1fc2d6b583fc958e5c31379befcf84d0245217"
+SRC_URI[sha256sum] = "a34925f1383fd74db4ad0a64049cc6a96a3c345cc8e6e2bee0d6ce52a14d24b7"
 
 # the clone of the project that this layer is part of, for EXTERNALSRC (packaging/yocto/README.md)
 # nooelint: oelint.vars.mispell.unknown - only users' own settings read it
