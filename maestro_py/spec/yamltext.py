@@ -83,10 +83,14 @@ def _yaml_problem(error: yaml.YAMLError, text: str) -> Problem:
     if not line and isinstance(getattr(error, "position", None), int):  # a character YAML does not allow
         line = text.count("\n", 0, error.position) + 1  # type: ignore[attr-defined]
     lines = text.split("\n")
-    hint = ""
-    if 0 < line <= len(lines) and "{{" in lines[line - 1]:
-        hint = "a value that begins with {{ needs quotes around it"
-    return Problem("", message, hint, line)
+    return Problem("", message, _hint(lines[line - 1]) if 0 < line <= len(lines) else "", line)
+
+
+def _hint(line: str) -> str:
+    """Return what is most likely wrong with a line."""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "indent with spaces, this line begins with a tab"
+    return "a value that begins with {{ needs quotes around it" if "{{" in line else ""
 
 
 def _said(why: str) -> str:

@@ -136,6 +136,11 @@ def test_what_yaml_may_not_have_is_named(text: bytes | str, why: str, line: int)
         assert problem.line == line
 
 
+@pytest.mark.parametrize("text", ["a:\n\t- b\n", "a:\n  b: 1\n \tc: 2\n"])
+def test_a_tab_for_an_indent_is_named(text: str) -> None:
+    assert refused(load_yaml, text).hint == "indent with spaces, this line begins with a tab"
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
