@@ -93,9 +93,16 @@ class Database:
                 self._db.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={known};COMMIT;")
             if _layout(self._db) != self._intended():
                 raise Damaged("its tables are not those that were made")
+            if not _may_be_written(self._db) and self._is_ours():
+                raise Damaged("it says that it must not be written")
         except BaseException:
             self._db.close()
             raise
+
+    def _is_ours(self) -> bool:
+        """Say whether the system lets this process write the file, and those that go with it."""
+        found = [self.path + tail for tail in ("", "-wal", "-shm") if os.path.exists(self.path + tail)]
+        return all(os.access(path, os.W_OK) for path in [os.path.dirname(self.path) or ".", *found])
 
     def _intended(self) -> set[tuple[object, ...]]:
         """Return the layout of a new file."""
@@ -141,6 +148,19 @@ class Database:
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in."""
         self._db.close()
+
+
+def _may_be_written(db: sqlite3.Connection) -> bool:
+    """Say whether SQLite would write: a damaged version in the header is one it may read only (1.3.3)."""
+    db.execute("BEGIN")
+    try:
+        db.execute("PRAGMA user_version=0")  # taken back: nothing reaches the file
+        return True
+    except sqlite3.OperationalError as error:
+        return "readonly" not in str(error)
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def _layout(db: sqlite3.Connection) -> set[tuple[object, ...]]:

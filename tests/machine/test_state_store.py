@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from maestro_py.errors import MaestroError
-from maestro_py.state.database import damaged_files
+from maestro_py.state.database import MOST_VERSIONS, damaged_files
 from maestro_py.state.events import Happened, History
 from maestro_py.state.running import SCHEMAS as RUN_SCHEMAS
 from maestro_py.state.running import Record, RunStore
@@ -233,6 +233,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "page": lambda content: content[:8192] + b"\xff" * 4096 + content[12288:],
     "header": lambda content: b"\xff" * 100 + content[100:],
     "version": lambda content: content[:60] + b"\0\0\xff\xff" + content[64:],
+    "write version": lambda content: content[:18] + b"\6" + content[19:],
     "one letter of a column": lambda content: content.replace(b"stopped INTEGER", b"stoppef INTEGER"),
     "one letter of a kind": lambda content: content.replace(b"jobjob 7", b"jorjob 7"),
     "one letter of a key": lambda content: content.replace(b"jobjob 7", b"jobjob W"),
@@ -273,6 +274,30 @@ def test_a_damaged_file_is_moved_aside_and_the_copy_takes_its_place(
     again = reopened(again)
     assert (again.entries("job")["a"], again.warning) == (1, "")
     again.close()
+
+
+def test_any_flipped_bit_of_the_header_is_harmless_or_the_copy_takes_its_place(store: Store) -> None:
+    store.change({("job", f"job {i}"): "x" * 100 for i in range(20)})
+    store.close()
+    file, copy = Path(store.path), Path(store.copy).read_bytes()
+    whole = file.read_bytes()
+    known = len(SCHEMAS)
+    newer = [60 * 8 + bit for bit in range(32) if known < known ^ 1 << (31 - bit) <= MOST_VERSIONS]
+    for bit in range(100 * 8):
+        if bit in newer:  # a newer version's, as far as anybody can tell
+            continue
+        broken = bytearray(whole)
+        broken[bit // 8] ^= 128 >> bit % 8
+        for each in file.parent.iterdir():
+            each.unlink()
+        file.write_bytes(broken)
+        Path(store.copy).write_bytes(copy)
+        again = Store(store.path)
+        assert len(again.entries("job")) == 20, bit
+        again.change({("job", "new"): 1})
+        again = reopened(again)
+        assert (len(again.entries("job")), again.warning) == (21, ""), bit
+        again.close()
 
 
 def test_commits_lost_with_a_damaged_log_come_back_from_the_copy(store: Store) -> None:
