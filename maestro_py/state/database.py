@@ -151,7 +151,10 @@ class Database:
 
 
 def _may_be_written(db: sqlite3.Connection) -> bool:
-    """Say whether SQLite would write: a damaged version in the header is one it may read only (1.3.3)."""
+    """Say whether SQLite would write a file.
+
+    With a write version in the header that it does not know it only reads ("Database File Format", 1.3.3).
+    """
     db.execute("BEGIN")
     try:
         db.execute("PRAGMA user_version=0")  # taken back: nothing reaches the file
