@@ -35,9 +35,6 @@ UNPACKED = 300_000_000
 LARGER = 5
 """Times as large is the archive that shows whether memory grows."""
 
-REST = 3
-"""Seconds before each install; Linux reports free pages to a host 2 s after they were freed."""
-
 PACKERS = {"gz": ("gzip", "-6"), "zst": ("zstd", "-q", "-3")}
 FLAGS = {"gz": "xzf", "zst": "--zstd -xf"}
 """How tar is told the compression."""
@@ -119,7 +116,7 @@ class Installs:
         target = self._place()
         os.makedirs(target)
         argv = ["/bin/sh", "-c", _PIPELINE.format(flags=FLAGS[self.kind]), "sh", self.archive.url]
-        _even()
+        os.sync()
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
         done = subprocess.run(argv, cwd=target, capture_output=True, text=True)
         synced, after = time.time() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -131,7 +128,7 @@ class Installs:
     def maestro(self, probe: Probe) -> Cost:
         """Return what an install costs, from apply to the first instruction of the job that needs it."""
         with _Device(self._place(), probe) as peer:
-            _even()
+            os.sync()
             before = peer.cpu()
             applied = peer.bring(self.archive)
             wall = (probe.wait([0], 5)[0].ns - applied) / 1e9
@@ -159,16 +156,6 @@ class Installs:
 
     def _place(self) -> str:
         return os.path.join(self.directory, next(self._places))
-
-
-def _even() -> None:
-    """Give both ways the same start: nothing left to write, and no memory freed a moment ago.
-
-    A virtual machine gives free memory back to its host soon, and taking it again costs a second or more a
-    GB: what was just freed would be a gift to one of the two.
-    """
-    os.sync()
-    time.sleep(REST)
 
 
 class _Device(Maestro):
