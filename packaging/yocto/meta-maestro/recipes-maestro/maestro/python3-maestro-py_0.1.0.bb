@@ -9,7 +9,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 PYPI_PACKAGE = "maestro_py"
 
 SRC_URI += "file://run-ptest"
-SRC_URI[sha256sum] = "15da1804ff61d4847ee3419ec430979f4ebcdb5adb4d2653adf9243a09df01f0"
+SRC_URI[sha256sum] = "0d6fae3126a96ec952376c885c8b448a2ba19ad71c329580454d3193158238a8"
 
 # the clone of the project that this layer is part of, for EXTERNALSRC (packaging/yocto/README.md)
 # nooelint: oelint.vars.mispell.unknown - only users' own settings read it
